@@ -1,0 +1,130 @@
+"""The interface of a method: it knows tensors; the trainer knows everything else.
+
+A method is one file in ``algorithms/``: a subclass that declares its hyper-parameters and, most often,
+overrides ``loss`` alone. It never calls ``.item()``, ``.cuda()``, ``print`` or ``open``, and never sees a
+data set's name or the target.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from . import networks
+from .hparams import Declared
+
+Logs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method may know before it sees a batch."""
+
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    num_classes: int
+    num_domains: int  # source domains in a batch
+    num_steps: int
+    steps_per_epoch: int
+    labelled_sizes: tuple[int, ...] = ()  # images per labelled pool
+    unlabelled_sizes: tuple[int, ...] = ()
+    backbone: str = "mnist_cnn"
+    pretrained: str = "none"
+    freeze_bn: bool = False
+
+
+@dataclass
+class Batch:
+    """A flat, domain-major mini-batch: N = D * B rows, rows [i*B, (i+1)*B) are source domain i."""
+
+    x: Tensor  # (N, C, H, W) float
+    y: Tensor  # (N,) int64
+    d: Tensor  # (N,) int64, source domain
+    idx: Tensor  # (N,) int64, index in the domain's pool
+    num_domains: int
+    x2: Tensor | None = None  # (N, C, H, W) strong view of x
+    u: Tensor | None = None  # (M, C, H, W) unlabelled, weak view
+    u2: Tensor | None = None  # (M, C, H, W) unlabelled, strong view
+    ud: Tensor | None = None  # (M,) int64, domain of u
+    uidx: Tensor | None = None  # (M,) int64, index of u in the domain's pool
+
+    def per_domain(self, values: Tensor) -> Tensor:
+        """(N, ...) -> (D, B, ...): a view, no copy."""
+        return values.view(self.num_domains, -1, *values.shape[1:])
+
+
+class Algorithm(nn.Module):
+    """Base of every method: a featurizer, a classifier, one loss, one optimizer.
+
+    Shapes: N rows in a batch, C classes, F features.
+    """
+
+    hparams: ClassVar[Declared] = {}
+    """{name: (default, range)}, names as in DomainBed where it has the method."""
+    hparams_on: ClassVar[Mapping[str, Declared]] = {}
+    """{data set: {name: (default, range)}}: what differs there."""
+    tasks: ClassVar[tuple[str, ...]] = ("domain_generalization", "single_source")
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (x2, u2)."""
+    min_domains: ClassVar[int] = 1
+    """Least number of source domains that the method is defined for."""
+
+    def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.problem, self.hp = problem, hp
+        self.step = 0  # set by the trainer before each update
+        self.featurizer = networks.featurizer(problem, hp)
+        self.classifier = networks.classifier(
+            self.featurizer.n_outputs, problem.num_classes, hp["nonlinear_classifier"]
+        )
+        self._optims: list[torch.optim.Optimizer] | None = None
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, F)."""
+        return self.featurizer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits for evaluation: (N, C, H, W) -> (N, num_classes)."""
+        return self.classifier(self.features(x))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """The objective as a scalar, and scalars to log beside it."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch) -> Logs:
+        """One step of training; returns detached scalars to log."""
+        loss, logs = self.loss(batch)
+        self.descend(loss)
+        return {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
+
+    def descend(self, loss: Tensor) -> None:
+        """Zero the gradients, back-propagate, step every optimizer."""
+        for optim in self.optims:
+            optim.zero_grad(set_to_none=True)
+        loss.backward()
+        for optim in self.optims:
+            optim.step()
+
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Fresh optimizers; called once, and again after ``reset_optimizers``."""
+        return [self.adam(self.parameters())]
+
+    def adam(self, params: Any, lr: float | None = None, **kwargs: Any) -> torch.optim.Optimizer:
+        """Adam with the run's learning rate and (L2) weight decay, as DomainBed uses it."""
+        kwargs.setdefault("weight_decay", self.hp["weight_decay"])
+        return torch.optim.Adam(params, lr=self.hp["lr"] if lr is None else lr, **kwargs)
+
+    @property
+    def optims(self) -> list[torch.optim.Optimizer]:
+        """The optimizers in use; made at first use, after the trainer has placed the parameters."""
+        if self._optims is None:
+            self._optims = list(self.optimizers())
+        return self._optims
+
+    def reset_optimizers(self) -> None:
+        """Forget the optimizers' state, as methods with an annealed penalty do."""
+        self._optims = None
+
+    def begin_epoch(self, pools: Sequence[Any]) -> None:
+        """Called before the first update of each epoch; a pool yields its images in the evaluation view."""

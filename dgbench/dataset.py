@@ -1,0 +1,68 @@
+"""The interface of a data set. Nothing here or in ``datasets/`` imports torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from .hparams import Declared
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain, decoded.
+
+    images: uint8 array (n, H, W, C), in memory or memory-mapped. labels: int64 (n,).
+    sizes: (n, 2) int32, width and height of the original images where they were resized, else None.
+    fingerprint: hash of the content that the domain was made from; equal content, equal text.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    fingerprint: str
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Dataset:
+    """A benchmark's data: named domains over the same classes.
+
+    A subclass in ``datasets/<name>.py`` declares the attributes and implements ``load``. Its name is the
+    one on the command line.
+    """
+
+    domains: ClassVar[tuple[str, ...]] = ()
+    """Domain names in the order of the papers' columns, which is DomainBed's environment index."""
+    columns: ClassVar[Mapping[str, str]] = {}
+    """{domain: heading in tables}; the domain's own name where it is missing."""
+    num_classes: ClassVar[int] = 0
+    input_shape: ClassVar[tuple[int, int, int] | None] = None
+    """(C, H, W) of the images, or None where ``--image_size`` decides."""
+    image_size: ClassVar[int] = 224
+    """Default of ``--image_size`` in pixels, where it decides."""
+    steps: ClassVar[int] = 5001
+    checkpoint_freq: ClassVar[int] = 300
+    backbone: ClassVar[str] = "resnet50"
+    hparams: ClassVar[Declared] = {}
+    augmentation: ClassVar[str] = "none"
+    """Name of the training view in ``transforms.py`` (used when the hyper-parameter data_augmentation is on)."""
+
+    def __init__(self, data_dir: Path | None, trial_seed: int = 0, image_size: int | None = None) -> None:
+        """data_dir: the folder that holds data sets. trial_seed: seeds every random part of a construction."""
+        self.data_dir = Path(data_dir) if data_dir is not None else None
+        self.trial_seed = trial_seed
+        self.size = image_size or self.image_size
+
+    @classmethod
+    def domain_names(cls, data_dir: Path | None) -> tuple[str, ...]:
+        """The domains; a data set found on disk (``ImageFolders``) looks there."""
+        return cls.domains
+
+    def load(self, names: Sequence[str]) -> list[Domain]:
+        """The named domains, decoded. ``UsageError`` names what is missing or damaged."""
+        raise NotImplementedError

@@ -1,0 +1,30 @@
+"""Mistakes of the user: one line that names the valid choices, exit status 2, no traceback."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UsageError(ValueError):
+    """Bad input. Its message is one line and ends with the valid choices where there are any."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
+    """The error for ``name`` not being one of ``choices``, with the nearest choice first."""
+    valid = [str(choice) for choice in choices]
+    by_lower = {choice.lower(): choice for choice in valid}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    hint = f" did you mean {by_lower[near[0]]}?" if near else ""
+    return UsageError(f"unknown {kind} {str(name)!r};{hint} choose from: {', '.join(valid)}")
+
+
+def exit_on_usage_error(main: Callable[[], int | None]) -> None:
+    """Run a command's ``main`` and end the process; a ``UsageError`` is printed as one line, status 2."""
+    try:
+        sys.exit(main() or 0)
+    except UsageError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader (head, less) went away
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,164 @@
+"""Hyper-parameters: ranges, the shared ones, merging, random search.
+
+A declaration is ``{name: (default, range)}``; the range says how a random search draws the value and
+which values are legal. ``None`` as a range means: never drawn, any value of the default's type.
+Draws are DomainBed's to the digit: one stream per name, seeded by the MD5 of (seeds, name), so adding a
+hyper-parameter never changes the draw of another (DomainBed, hparams_registry.py).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from .errors import UsageError, unknown
+
+
+class Range(Protocol):
+    """How a value is drawn, and which values are legal."""
+
+    def draw(self, r: np.random.RandomState) -> Any: ...
+    def check(self, value: Any) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U(low, high); cut to an integer if ``integer``."""
+
+    low: float
+    high: float
+    integer: bool = False
+
+    def draw(self, r: np.random.RandomState) -> float | int:
+        value = r.uniform(self.low, self.high)
+        return int(value) if self.integer else float(value)
+
+    def check(self, value: Any) -> bool:
+        return True  # a search range, not a limit
+
+    def __str__(self) -> str:
+        text = f"U({self.low:g}, {self.high:g})"
+        return f"int({text})" if self.integer else text
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """base ** U(low, high); cut to an integer if ``integer``."""
+
+    low: float
+    high: float
+    base: int = 10
+    integer: bool = False
+
+    def draw(self, r: np.random.RandomState) -> float | int:
+        value = self.base ** r.uniform(self.low, self.high)
+        return int(value) if self.integer else float(value)
+
+    def check(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        text = f"{self.base}^U({self.low:g}, {self.high:g})"
+        return f"int({text})" if self.integer else text
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``options`` with equal probability; other values are legal too."""
+
+    options: tuple[Any, ...]
+
+    def draw(self, r: np.random.RandomState) -> Any:
+        value = r.choice(self.options)
+        return value.item() if isinstance(value, np.generic) else value
+
+    def check(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.options))}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A named choice of the method (a variant): checked, never drawn."""
+
+    options: tuple[Any, ...]
+
+    def check(self, value: Any) -> bool:
+        return value in self.options
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.options))
+
+
+Declared = Mapping[str, tuple[Any, Range | Option | None]]
+
+SHARED: Declared = {
+    "lr": (5e-5, LogUniform(-5, -3.5)),
+    "weight_decay": (0.0, LogUniform(-6, -2)),
+    "batch_size": (32, LogUniform(3, 5.5, base=2, integer=True)),  # per source domain
+    "resnet_dropout": (0.0, Choice((0.0, 0.1, 0.5))),
+    "nonlinear_classifier": (False, None),
+    "class_balanced": (False, None),
+    "data_augmentation": (True, None),
+}
+"""DomainBed's hyper-parameters that every method has, for 224-pixel images."""
+
+SMALL_IMAGES: Declared = {
+    "lr": (1e-3, LogUniform(-4.5, -2.5)),
+    "weight_decay": (0.0, None),
+    "batch_size": (64, LogUniform(3, 9, base=2, integer=True)),
+}
+"""What DomainBed changes for 28-pixel images; a data set's ``hparams``."""
+
+
+def seed_hash(*args: object) -> int:
+    """A seed from the text of a tuple: MD5 modulo 2^31, as DomainBed's ``misc.seed_hash``."""
+    return int(hashlib.md5(str(args).encode()).hexdigest(), 16) % 2**31
+
+
+def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
+    """All hyper-parameters of a method on a data set; later wins: shared, data set, method, ``hparams_on``."""
+    return {
+        **SHARED,
+        **dataset.hparams,  # type: ignore[attr-defined]
+        **algorithm.hparams,  # type: ignore[attr-defined]
+        **algorithm.hparams_on.get(dataset.__name__, {}),  # type: ignore[attr-defined]
+    }
+
+
+def resolve(
+    algorithm: type, dataset: type, chosen: Mapping[str, Any], hparams_seed: int = 0, trial_seed: int = 0
+) -> dict[str, Any]:
+    """The values of a run: defaults (seed 0) or a random draw, then ``chosen`` over them.
+
+    Raises ``UsageError`` for an unknown name, a value of another type or one outside its options.
+    """
+    known = declared(algorithm, dataset)
+    values = {name: default for name, (default, _) in known.items()}
+    if hparams_seed != 0:
+        seed = seed_hash(hparams_seed, trial_seed)
+        for name, (_, range_) in known.items():
+            if hasattr(range_, "draw"):
+                values[name] = range_.draw(np.random.RandomState(seed_hash(seed, name)))
+    for name, value in chosen.items():
+        if name not in known:
+            raise unknown(f"hyper-parameter of {algorithm.__name__}", name, sorted(known))
+        values[name] = _checked(name, value, *known[name])
+    return values
+
+
+def _checked(name: str, value: Any, default: Any, range_: Any) -> Any:
+    if range_ is not None and not range_.check(value):
+        raise UsageError(f"hyper-parameter {name}={value!r} is not a choice; choose from: {range_}")
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        wanted = type(default).__name__
+        raise UsageError(
+            f"hyper-parameter {name}={value!r} has the wrong type; give a value of type {wanted}"
+        )
+    return value

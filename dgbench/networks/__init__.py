@@ -1,0 +1,48 @@
+"""Backbones and heads. ``featurizer`` maps images (N, C, H, W) to features (N, n_outputs)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..errors import UsageError, unknown
+from .small import SMALL
+
+if TYPE_CHECKING:
+    from ..algorithm import Problem
+
+RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
+
+
+def names() -> list[str]:
+    """Values of ``--backbone``; any timm model is ``timm:NAME``."""
+    return [*SMALL, *RESNETS, "timm:NAME"]
+
+
+def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> nn.Module:
+    """A network with an ``n_outputs`` attribute, as ``problem.backbone`` names it."""
+    name = problem.backbone
+    if name in SMALL:
+        if problem.pretrained != "none":
+            raise UsageError(f"--backbone {name} has no pretrained weights; choose from: --pretrained none")
+        return SMALL[name](problem.input_shape)
+    from .backbones import ResNet, Timm  # torchvision takes a second to import
+
+    if name in RESNETS:
+        return ResNet(name, problem.pretrained, problem.freeze_bn, hp["resnet_dropout"])
+    if name.startswith("timm:"):
+        return Timm(name.removeprefix("timm:"), problem.pretrained, problem.freeze_bn, hp["resnet_dropout"])
+    raise unknown("backbone", name, names())
+
+
+def classifier(n_inputs: int, num_classes: int, nonlinear: bool = False) -> nn.Module:
+    """A linear classifier, or DomainBed's three-layer one (widths n/2, n/4)."""
+    if not nonlinear:
+        return nn.Linear(n_inputs, num_classes)
+    return nn.Sequential(
+        nn.Linear(n_inputs, n_inputs // 2),
+        nn.ReLU(),
+        nn.Linear(n_inputs // 2, n_inputs // 4),
+        nn.ReLU(),
+        nn.Linear(n_inputs // 4, num_classes),
+    )
