@@ -50,10 +50,10 @@ class Dataset:
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
     augmentation: ClassVar[str] = "none"
-    """Name of the training view in ``transforms.py`` (used when the hyper-parameter data_augmentation is on)."""
+    """Training view in ``transforms.py``, when the hyper-parameter data_augmentation is on."""
 
     def __init__(self, data_dir: Path | None, trial_seed: int = 0, image_size: int | None = None) -> None:
-        """data_dir: the folder that holds data sets. trial_seed: seeds every random part of a construction."""
+        """data_dir: the folder that holds data sets. trial_seed: seeds what a construction draws."""
         self.data_dir = Path(data_dir) if data_dir is not None else None
         self.trial_seed = trial_seed
         self.size = image_size or self.image_size

@@ -121,7 +121,7 @@ def seed_hash(*args: object) -> int:
 
 
 def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
-    """All hyper-parameters of a method on a data set; later wins: shared, data set, method, ``hparams_on``."""
+    """A method's hyper-parameters; later wins: shared, the data set's, the method's, ``hparams_on``."""
     return {
         **SHARED,
         **dataset.hparams,  # type: ignore[attr-defined]

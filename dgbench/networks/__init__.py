@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import UsageError, unknown
+from .layers import Featurizer
 from .small import SMALL
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def names() -> list[str]:
     return [*SMALL, *RESNETS, "timm:NAME"]
 
 
-def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> nn.Module:
-    """A network with an ``n_outputs`` attribute, as ``problem.backbone`` names it."""
+def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
+    """The network that ``problem.backbone`` names."""
     name = problem.backbone
     if name in SMALL:
         if problem.pretrained != "none":

@@ -4,10 +4,10 @@ import torchvision
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from .layers import FrozenBatchNormStatistics
+from .layers import Featurizer
 
 
-class ResNet(FrozenBatchNormStatistics, nn.Module):
+class ResNet(Featurizer):
     """A torchvision ResNet without its last layer: global average pooling, then dropout.
 
     pretrained: the name of torchvision weights ("IMAGENET1K_V1" for published comparisons) or "none".
@@ -32,7 +32,7 @@ class ResNet(FrozenBatchNormStatistics, nn.Module):
         return self.dropout(self.net(x))  # (N, n_outputs)
 
 
-class Timm(FrozenBatchNormStatistics, nn.Module):
+class Timm(Featurizer):
     """Any timm model as a feature extractor; ``pretrained`` is "default" (the model's own tag) or "none"."""
 
     def __init__(self, name: str, pretrained: str, freeze_bn: bool, dropout: float) -> None:

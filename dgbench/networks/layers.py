@@ -1,20 +1,26 @@
 """Layers that backbones and methods share."""
 
+from typing import TypeVar
+
 from torch import nn
 
+Self = TypeVar("Self", bound="Featurizer")
 
-class FrozenBatchNormStatistics:
-    """Mixin: ``train()`` leaves every BatchNorm2d in evaluation mode when ``freeze_bn`` is set.
 
-    Running statistics stay at their (pretrained) values; the affine weights still train.
+class Featurizer(nn.Module):
+    """A network from images (N, C, H, W) to features (N, n_outputs).
+
+    With ``freeze_bn``, ``train()`` leaves every BatchNorm2d in evaluation mode: the running statistics stay
+    at their (pretrained) values, the affine weights still train.
     """
 
+    n_outputs: int
     freeze_bn = False
 
-    def train(self, mode: bool = True) -> "FrozenBatchNormStatistics":
-        super().train(mode)  # type: ignore[misc]
+    def train(self: Self, mode: bool = True) -> Self:
+        super().train(mode)
         if self.freeze_bn:
-            for module in self.modules():  # type: ignore[attr-defined]
+            for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self

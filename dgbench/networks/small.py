@@ -1,10 +1,14 @@
 """Networks for small images, trained from scratch."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
+from .layers import Featurizer
 
-class DigitsCNN(nn.Module):
-    """For 8 x 8 digits: two 3 x 3 convolutions (32, 64 filters), average pooling to 2 x 2, a linear layer to 64."""
+
+class DigitsCNN(Featurizer):
+    """For 8 x 8 digits: two 3 x 3 convolutions (32, 64), average pooling to 2 x 2, a linear layer to 64."""
 
     n_outputs = 64
 
@@ -25,7 +29,7 @@ class DigitsCNN(nn.Module):
         return self.layers(x)  # (N, 64)
 
 
-class MNISTCNN(nn.Module):
+class MNISTCNN(Featurizer):
     """DomainBed's MNIST network: four 3 x 3 convolutions, ReLU then group norm, global average pooling.
 
     Source: DomainBed, networks.py, class MNIST_CNN (64, 128, 128, 128 filters; the second has stride 2).
@@ -46,7 +50,7 @@ class MNISTCNN(nn.Module):
         return self.layers(x)  # (N, 128)
 
 
-class TwoConv(nn.Module):
+class TwoConv(Featurizer):
     """The network of the RCL paper, taken from JiGen's digits model, for 28 x 28 images.
 
     ``maps``: conv 5 x 5 (64), ReLU, max-pool 2, conv 5 x 5 (128), ReLU, max-pool 2: (N, 128, 4, 4).
@@ -74,4 +78,8 @@ class TwoConv(nn.Module):
         return self.head(self.maps(x))  # (N, 1024)
 
 
-SMALL = {"digits_cnn": DigitsCNN, "mnist_cnn": MNISTCNN, "two_conv": TwoConv}
+SMALL: dict[str, Callable[[tuple[int, int, int]], Featurizer]] = {
+    "digits_cnn": DigitsCNN,
+    "mnist_cnn": MNISTCNN,
+    "two_conv": TwoConv,
+}

@@ -1,0 +1,141 @@
+"""RunSpec: everything that decides a run's numbers.
+
+The same dataclass is the flags of ``dgbench.train``, an entry of a sweep, the head of every record and the
+run's name. Paths, devices and worker counts are not in it: moving the data never changes a run.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .errors import UsageError, unknown
+
+TASKS = ("domain_generalization", "single_source")
+AVERAGING = ("ema", "swa", "swad")
+PRECISIONS = ("float32", "bf16")
+
+
+def _flag(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run. ``None`` means the data set's default until ``resolved`` fills it in."""
+
+    dataset: str = field(metadata={"help": "a data set; python -m dgbench.list datasets"})
+    algorithm: str = field(metadata={"help": "a method; python -m dgbench.list algorithms"})
+    task: str = _flag("domain_generalization", f"one of: {', '.join(TASKS)}")
+    test_envs: tuple[str, ...] = _flag((), "target domains, by index or name")
+    source_envs: tuple[str, ...] = _flag((), "source domains; default: all that are not targets")
+    trial_seed: int = _flag(0, "seed of splits, constructions and random hyper-parameters")
+    hparams_seed: int = _flag(0, "0: default hyper-parameters; any other: that random draw")
+    seed: int = _flag(0, "seed of everything else, together with the trial")
+    hparams: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "chosen values as JSON, e.g. '{\"lr\": 1e-4}'"}
+    )
+    steps: int | None = _flag(None, "number of updates; default: the data set's")
+    checkpoint_freq: int | None = _flag(None, "evaluate every so many updates; default: the data set's")
+    holdout_fraction: float = _flag(0.2, 'share of a domain in its "out" part')
+    averaging: tuple[str, ...] = _flag((), f"weights evaluated beside the raw ones: {', '.join(AVERAGING)}")
+    backbone: str | None = _flag(None, "network; default: the data set's")
+    pretrained: str | None = _flag(None, "name of the weights, or none; default: none for small networks")
+    freeze_bn: bool | None = _flag(None, "freeze batch-norm statistics; default: when pretrained")
+    image_size: int | None = _flag(None, "pixels, for data sets of image files")
+    precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
+
+    def resolved(self, data_dir: Path | None = None) -> "RunSpec":
+        """The same run with names checked and every default filled in; ``UsageError`` for bad values."""
+        dataset = registry.find("datasets", self.dataset)
+        envs = dataset.domain_names(data_dir)  # type: ignore[attr-defined]
+        if self.task not in TASKS:
+            raise unknown("task", self.task, TASKS)
+        for name in self.averaging:
+            if name not in AVERAGING:
+                raise unknown("averaging", name, AVERAGING)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        fixed = dataset.input_shape is not None  # type: ignore[attr-defined]
+        if fixed and self.image_size not in (None, 0):
+            raise UsageError(f"--image_size has no meaning for {self.dataset}, whose images have one size")
+        backbone = self.backbone or dataset.backbone  # type: ignore[attr-defined]
+        pretrained = self.pretrained or _default_weights(backbone)
+        values: dict[str, Any] = {
+            "dataset": dataset.__name__,
+            "algorithm": registry.canonical("algorithms", self.algorithm),
+            "test_envs": domains(self.test_envs, envs),
+            "source_envs": domains(self.source_envs, envs),
+            "steps": self.steps or dataset.steps,  # type: ignore[attr-defined]
+            "checkpoint_freq": self.checkpoint_freq or dataset.checkpoint_freq,  # type: ignore[attr-defined]
+            "averaging": tuple(sorted(set(self.averaging))),
+            "backbone": backbone,
+            "pretrained": pretrained,
+            "freeze_bn": pretrained != "none" if self.freeze_bn is None else self.freeze_bn,
+            "image_size": 0 if fixed else self.image_size or dataset.image_size,  # type: ignore[attr-defined]
+        }
+        spec = replace(self, **values)
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        assert self.steps is not None and self.checkpoint_freq is not None
+        if self.steps < 1 or self.checkpoint_freq < 1:
+            raise UsageError("--steps and --checkpoint_freq must be at least 1")
+        if not 0 < self.holdout_fraction < 1:
+            raise UsageError(f"--holdout_fraction {self.holdout_fraction} is not between 0 and 1")
+        if self.hparams_seed < 0 or self.trial_seed < 0:
+            raise UsageError("--trial_seed and --hparams_seed must not be negative")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """The inverse of ``to_dict``; unknown keys are an error, missing ones take their default."""
+        known = {f.name: f for f in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise unknown("field of a run", name, known)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def run_id(self) -> str:
+        """A readable prefix and 8 hex digits of a hash of the fields that differ from their defaults.
+
+        A new field with a default therefore changes the name of no earlier run.
+        """
+        told = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        where = "+".join(self.test_envs if self.task != "single_source" else self.source_envs)
+        safe = "".join(c if c.isalnum() or c in "+-." else "_" for c in where)[:40]
+        seeds = f"t{self.trial_seed}-h{self.hparams_seed}"
+        return f"{self.dataset}-{self.algorithm}-{safe}-{seeds}-{digest}"
+
+
+def _default(f: Any) -> Any:
+    return f.default_factory() if f.default_factory is not MISSING else f.default
+
+
+def _default_weights(backbone: str) -> str:
+    if backbone.startswith("timm:"):
+        return "default"
+    return "IMAGENET1K_V1" if backbone.startswith("resnet") else "none"
+
+
+def domains(names: tuple[str, ...], envs: tuple[str, ...]) -> tuple[str, ...]:
+    """Domains by index or name, each once, in the data set's order."""
+    return tuple(sorted({domain(name, envs) for name in names}, key=envs.index))
+
+
+def domain(name: str, envs: tuple[str, ...]) -> str:
+    """A domain by index or by name (compared without case)."""
+    by_lower = {env.lower(): env for env in envs}
+    if name.lower() in by_lower:  # a domain may itself be called "15"
+        return by_lower[name.lower()]
+    if name.isdigit() and int(name) < len(envs):
+        return envs[int(name)]
+    raise unknown("domain", name, [f"{i}={env}" for i, env in enumerate(envs)])
