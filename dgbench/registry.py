@@ -5,6 +5,7 @@ Names are compared without case. A file whose name begins with ``_`` is no entry
 
 import importlib
 import importlib.util
+import inspect
 import re
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from .errors import UsageError, unknown
 
 PACKAGE = Path(__file__).parent
 _plugins: dict[str, dict[str, type]] = {}  # folder -> {lower-case name: class}
+_loaded: dict[Path, list[type]] = {}  # plugin file -> its classes
 
 
 @cache
@@ -51,11 +53,21 @@ def find(folder: str, name: str) -> type:
     return getattr(importlib.import_module(module), class_name)
 
 
+def source(folder: str, name: str) -> Path:
+    """The file of an entry."""
+    key = canonical(folder, name).lower()
+    if key in _plugins.get(folder, {}):
+        return Path(inspect.getfile(_plugins[folder][key]))
+    return PACKAGE / folder / f"{key}.py"
+
+
 def load_plugin(path: str | Path) -> list[type]:
     """Import a user's file and register the ``Algorithm`` subclasses that it defines."""
     from .algorithm import Algorithm
 
-    path = Path(path)
+    path = Path(path).resolve()
+    if path in _loaded:
+        return _loaded[path]
     if not path.is_file():
         raise UsageError(f"no plugin file {str(path)!r}; give the path of a Python file")
     module_spec = importlib.util.spec_from_file_location(f"dgbench_plugin_{path.stem}", path)

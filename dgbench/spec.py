@@ -13,8 +13,8 @@ from typing import Any
 
 from . import registry
 from .errors import UsageError, unknown
+from .tasks import TASKS
 
-TASKS = ("domain_generalization", "single_source")
 AVERAGING = ("ema", "swa", "swad")
 PRECISIONS = ("float32", "bf16")
 
@@ -101,7 +101,8 @@ class RunSpec:
         for name in values:
             if name not in known:
                 raise unknown("field of a run", name, known)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def run_id(self) -> str:
         """A readable prefix and 8 hex digits of a hash of the fields that differ from their defaults.

@@ -1,0 +1,66 @@
+# Any target makes .venv first if it is missing. Variables of a sweep, with their defaults:
+ALGO     ?= PCL
+DATASET  ?= RotatedDigits
+TRIALS   ?= 3
+HPARAMS  ?= 1
+STEPS    ?=
+DATA     ?=
+OUT      ?= runs/$(subst $() $(),+,$(strip $(DATASET)))
+LAUNCHER ?= pool
+AVERAGING ?=
+ARGS     ?=
+PYTHON   ?= python3
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+export DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep table list test test-all check format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+	@echo 'variables: ALGO DATASET TRIALS HPARAMS STEPS DATA OUT LAUNCHER AVERAGING ARGS (passed on as it is)'
+
+# Made again when the dependencies change; a second call installs nothing.
+$(VENV)/.installed: setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'error: dgbench needs Python 3.10 or newer; set PYTHON=python3.x' >&2; exit 2; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+sweep: $(VENV)/.installed  ## train ALGO on DATASET, every held-out domain, TRIALS seeds; print the table
+	$(PY) -m dgbench.sweep launch --algorithms $(ALGO) --datasets $(DATASET) --n_trials $(TRIALS) \
+	  --n_hparams $(HPARAMS) --output_dir '$(OUT)' --launcher $(LAUNCHER) \
+	  $(if $(STEPS),--steps $(STEPS)) $(if $(DATA),--data_dir "$$DATA") \
+	  $(if $(AVERAGING),--averaging $(AVERAGING)) $(ARGS); \
+	  status=$$?; [ $$status -gt 1 ] || $(PY) -m dgbench.collect_results --input_dir '$(OUT)'; exit $$status
+
+table: $(VENV)/.installed  ## print the table of OUT again
+	$(PY) -m dgbench.collect_results --input_dir '$(OUT)' $(ARGS)
+
+list: $(VENV)/.installed  ## algorithms, data sets, tasks, sweeps
+	@$(PY) -m dgbench.list $(ARGS)
+
+test: $(VENV)/.installed  ## the fast tests
+	$(PY) -m pytest $(ARGS)
+
+test-all: $(VENV)/.installed  ## all tests
+	$(PY) -m pytest -m "" $(ARGS)
+
+check: $(VENV)/.installed  ## lint, format, types and the fast tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest $(ARGS)
+
+format: $(VENV)/.installed  ## format and fix the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.installed  ## the cost of the harness, as ratios
+	$(PY) -m dgbench.bench $(ARGS)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

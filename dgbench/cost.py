@@ -1,0 +1,65 @@
+"""What a run will cost on this machine, estimated from its arithmetic."""
+
+import time
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import networks, registry
+from .algorithm import Problem
+from .spec import RunSpec
+from .tasks import sources_and_targets
+from .train import check
+
+TRAINING_PASSES = 3  # forward, and backward to inputs and to weights
+
+
+def seconds_per_run(spec: RunSpec) -> tuple[dict[str, Any], float]:
+    """(resolved hyper-parameters, seconds) of a resolved spec with one thread on the CPU or on the GPU.
+
+    Counts a plain forward and backward pass per training image; methods with more passes cost more.
+    """
+    _, hp = check(spec)
+    dataset = registry.find("datasets", spec.dataset)
+    envs = dataset.domains or ("?",) * 4  # type: ignore[attr-defined]
+    sources = len(sources_and_targets(spec, envs)[0]) if dataset.domains else 3  # type: ignore[attr-defined]
+    assert spec.steps and spec.backbone
+    shape = dataset.input_shape or (3, spec.image_size, spec.image_size)  # type: ignore[attr-defined]
+    images = spec.steps * sources * hp["batch_size"]
+    return hp, TRAINING_PASSES * images * _flops_per_image(spec.backbone, shape) / _flops_per_second()
+
+
+@cache
+def _flops_per_image(backbone: str, shape: tuple[int, int, int]) -> float:
+    with torch.device("meta"):
+        problem = Problem(shape, 2, 1, 1, 1, backbone=backbone)
+        net = networks.featurizer(problem, {"resnet_dropout": 0.0}).eval()
+        with FlopCounterMode(display=False) as counter:
+            net(torch.empty(1, *shape))
+    return counter.get_total_flops()
+
+
+@cache
+def _flops_per_second() -> float:
+    """Measured on one convolution of a ResNet's kind, forward and backward."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    conv = torch.nn.Conv2d(64, 64, 3, padding=1, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(32, 64, 28, 28, device=device).requires_grad_()
+
+    def passes(count: int) -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            conv(x).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    passes(1)
+    count = 5
+    seconds = passes(count)
+    torch.set_num_threads(threads)
+    return TRAINING_PASSES * count * 2 * 64 * 64 * 9 * 32 * 28 * 28 / seconds

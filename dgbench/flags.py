@@ -1,0 +1,72 @@
+"""Command lines: the flags of a run are the fields of ``RunSpec``; every mistake is a ``UsageError``."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UsageError
+from .spec import RunSpec
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are ``UsageError``, one line each."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None:
+    """One flag per field of ``RunSpec`` that is not in ``skip``."""
+    group = parser.add_argument_group("the run (these decide its numbers and its name)")
+    for f in fields(RunSpec):
+        if f.name in skip:
+            continue
+        required = f.default is MISSING and f.default_factory is MISSING
+        options: dict[str, Any] = {"help": f.metadata["help"], "required": required}
+        if f.name == "hparams":
+            options |= {"type": parse_hparams, "default": {}, "metavar": "JSON"}
+        elif f.type == tuple[str, ...]:
+            options |= {"nargs": "*", "default": ()}
+        else:
+            options |= {"type": _TYPES.get(f.type, str), "default": None if required else f.default}
+        group.add_argument(f"--{f.name}", **options)
+
+
+def spec_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ``RunSpec`` that ``args`` has."""
+    known = {f.name for f in fields(RunSpec)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
+
+
+def parse_hparams(text: str) -> Mapping[str, Any]:
+    """A JSON object; ``UsageError`` says where it is malformed."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--hparams is not JSON ({error}); write it like '{{\"lr\": 1e-4}}'") from None
+    if not isinstance(value, dict):
+        raise UsageError("--hparams must be a JSON object; write it like '{\"lr\": 1e-4}'")
+    return value
+
+
+def parse_bool(text: str) -> bool:
+    """true / false."""
+    if text.lower() not in ("true", "false"):
+        raise UsageError(f"{text!r} is not a truth value; choose from: true, false")
+    return text.lower() == "true"
+
+
+_TYPES: dict[Any, Any] = {int: int, float: float, int | None: int, bool | None: parse_bool}
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and with what a run happens; none of it changes a run's name."""
+    group = parser.add_argument_group("the machine (these change no number of a run on a given device)")
+    group.add_argument("--data_dir", type=Path, help="the folder that holds the data sets")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    group.add_argument("--cache", default="disk", choices=("none", "ram", "disk"), help="decoded images")
+    group.add_argument("--plugin", type=Path, action="append", default=[], help="a Python file with a method")
+    group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")

@@ -1,0 +1,76 @@
+"""What there is: ``python -m dgbench.list [algorithms|datasets|tasks|sweeps] [NAME]``."""
+
+import ast
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import flags, hparams, registry, sweep, tasks
+from .errors import exit_on_usage_error, unknown
+
+KINDS = ("algorithms", "datasets", "tasks", "sweeps")
+
+
+def rows(kind: str) -> list[tuple[str, str]]:
+    """(name, first line of its description) of every entry; nothing heavy is imported."""
+    if kind == "tasks":
+        return [(name, _first_line(inspect.getdoc(task))) for name, task in tasks.TASKS.items()]
+    if kind == "sweeps":
+        return [(name, _first_line(_docstring(sweep.SWEEPS / f"{name}.py"))) for name in sweep.names()]
+    return [(name, _first_line(_docstring(registry.source(kind, name)))) for name in registry.names(kind)]
+
+
+def describe(kind: str, name: str) -> str:
+    """The whole description of an entry, with a method's hyper-parameters and their ranges."""
+    known = {entry.lower(): entry for entry, _ in rows(kind)}
+    if name.lower() not in known:
+        raise unknown(kind.removesuffix("s"), name, known.values())
+    name = known[name.lower()]
+    if kind == "tasks":
+        return inspect.getdoc(tasks.TASKS[name]) or ""
+    if kind == "sweeps":
+        return _docstring(sweep.SWEEPS / f"{name}.py")
+    text = _docstring(registry.source(kind, name))
+    cls: Any = registry.find(kind, name)
+    if kind == "datasets":
+        return f"{text}\n\ndomains: {', '.join(cls.domains)}\nclasses: {cls.num_classes}\nsteps: {cls.steps}"
+    lines = [f"  {key} = {default!r}    {range_ or ''}" for key, (default, range_) in cls.hparams.items()]
+    for dataset, values in cls.hparams_on.items():
+        lines += [f"  {key} = {default!r}    on {dataset}" for key, (default, _) in values.items()]
+    lines += [
+        f"  {key} = {default!r}    {range_ or ''}  (shared)"
+        for key, (default, range_) in hparams.SHARED.items()
+    ]
+    return f"{text}\n\ntasks: {', '.join(cls.tasks)}\nhyper-parameters:\n" + "\n".join(lines)
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").split("\n")[0].rstrip(".")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = flags.Parser(prog="python -m dgbench.list", description=__doc__)
+    parser.add_argument("kind", nargs="?", help=f"one of: {', '.join(KINDS)}")
+    parser.add_argument("name", nargs="?", help="describe this entry")
+    args = parser.parse_args(argv)
+    if args.kind is not None and args.kind not in KINDS:
+        raise unknown("kind", args.kind, KINDS)
+    if args.name:
+        print(describe(args.kind, args.name))
+        return 0
+    for kind in [args.kind] if args.kind else KINDS:
+        print(f"{kind}:")
+        width = max((len(name) for name, _ in rows(kind)), default=0)
+        for name, line in rows(kind):
+            print(f"  {name:{width}}  {line.removeprefix(f'{name}: ')}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_usage_error(main)

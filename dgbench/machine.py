@@ -1,0 +1,68 @@
+"""Where and with what a run happens; nothing here changes a run's name."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from . import __version__
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a run happens."""
+
+    data_dir: Path | None = None
+    device: str = "auto"
+    threads: int = 0  # of the CPU; 0: all. Sums differ in the last digits between numbers of threads
+    cache: str = "disk"
+    plugin: Sequence[Path] = ()
+    skip_model_save: bool = False
+
+
+def prepare(machine: Machine) -> torch.device:
+    """The device, with threads and determinism set; ``UsageError`` if it does not work."""
+    name = machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        have = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"--device {name} does not work ({reason}); choose from: {', '.join(have)}"
+        ) from None
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    return device
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory so far in GiB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and the commit in a checkout ("+dirty" with changes)."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except OSError:
+        return __version__
+    return f"{__version__}+{commit}" if commit else __version__

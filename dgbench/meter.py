@@ -1,0 +1,43 @@
+"""Means of logged scalars, and the time they took."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Meter:
+    """Means of logged scalars since the last reading; tensors until then, one synchronisation per reading."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    images: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+    def add(self, logs: Mapping[str, Tensor], images: int) -> None:
+        for name, value in logs.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.images += images
+
+    def read(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """The means and the timing; starts anew."""
+        values = torch.stack([v.float() for v in self.sums.values()]).tolist() if self.sums else []
+        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        seconds = time.perf_counter() - self.since
+        timing = {"seconds": {"train": seconds}, "images_per_second": self.images / seconds}
+        self.reset()
+        return means, timing
+
+    def reset(self) -> None:
+        self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "counts": self.counts, "images": self.images}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums, self.counts, self.images = dict(state["sums"]), dict(state["counts"]), state["images"]

@@ -1,0 +1,232 @@
+"""Many runs: ``python -m dgbench.sweep launch --algorithms ERM PCL --datasets PACS --output_dir DIR``.
+
+A sweep is a folder: sweep.json lists the planned runs, and each run has a folder of its name. The state of
+a run is read from its own files, so a second launch goes on with what is missing and skips what is done.
+Instead of flags, a file of ``sweeps/`` names the runs of a paper's table.
+"""
+
+import importlib.util
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import files, flags, records, registry
+from .errors import UsageError, exit_on_usage_error, unknown
+from .spec import RunSpec
+
+SWEEPS = Path(__file__).parent.parent / "sweeps"
+PER_RUN = ("dataset", "algorithm", "test_envs", "source_envs", "trial_seed", "hparams_seed")
+
+
+def grid(
+    algorithms: Sequence[str],
+    datasets: Sequence[str],
+    n_trials: int = 3,
+    n_hparams: int = 1,
+    n_hparams_from: int = 0,
+    data_dir: Path | None = None,
+    test_env_pairs: bool = False,
+    envs: Sequence[str] = (),
+    **fixed: Any,
+) -> list[RunSpec]:
+    """Every trial x data set x algorithm x target x hyper-parameter draw, as resolved specs.
+
+    envs: only these targets (sources, for single_source), default all. test_env_pairs: also hold out every
+    pair of domains, which leave-one-domain-out selection needs. fixed: other fields of ``RunSpec``.
+    """
+    runs = []
+    for trial, dataset, algorithm in itertools.product(range(n_trials), datasets, algorithms):
+        names = registry.find("datasets", dataset).domain_names(data_dir)  # type: ignore[attr-defined]
+        single = fixed.get("task") == "single_source"
+        chosen = RunSpec(dataset, algorithm, test_envs=tuple(envs)).resolved(data_dir).test_envs or names
+        held_out: list[tuple[str, ...]] = [(name,) for name in chosen]
+        if test_env_pairs:
+            held_out += list(itertools.combinations(names, 2))
+        for held, draw in itertools.product(held_out, range(n_hparams_from, n_hparams)):
+            values = {
+                "source_envs" if single else "test_envs": held,
+                "trial_seed": trial,
+                "hparams_seed": draw,
+            }
+            runs.append(RunSpec(dataset, algorithm, **values, **fixed).resolved(data_dir))
+    return runs
+
+
+def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
+    """The runs of a file in ``sweeps/`` (by name) or of any Python file (by path)."""
+    path = Path(name) if name.endswith(".py") else SWEEPS / f"{name}.py"
+    if not path.is_file():
+        raise unknown("sweep", name, names())
+    module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return [spec.resolved(data_dir) for spec in module.runs(data_dir)]
+
+
+def names() -> list[str]:
+    """The files of ``sweeps/``."""
+    return sorted(path.stem for path in SWEEPS.glob("[!_]*.py"))
+
+
+def read_plan(folder: Path) -> list[RunSpec]:
+    """The planned runs of a sweep folder; empty if there is none."""
+    path = folder / "sweep.json"
+    if not path.exists():
+        return []
+    return [RunSpec.from_dict(values) for values in json.loads(path.read_text())["specs"]]
+
+
+def plan(folder: Path, runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Add runs to a sweep folder's plan, each once; returns the whole plan."""
+    known = {spec.run_id(): spec for spec in read_plan(folder)}
+    merged = known | {spec.run_id(): spec for spec in runs}
+    if merged.keys() != known.keys():
+        folder.mkdir(parents=True, exist_ok=True)
+        text = ",\n".join(json.dumps(spec.to_dict()) for spec in merged.values())
+        files.replace_text(folder / "sweep.json", '{"specs": [\n' + text + "\n]}\n")
+    return list(merged.values())
+
+
+def states(folder: Path, runs: Iterable[RunSpec]) -> dict[str, str]:
+    """{run id: waiting | running | failed | done}."""
+    return {(run_id := spec.run_id()): records.state(folder / run_id) for spec in runs}
+
+
+def status_text(folder: Path, runs: Sequence[RunSpec]) -> str:
+    """Counts, running runs with their last log line, failed ones with their reason."""
+    state = states(folder, runs)
+    counts = Counter(state.values())
+    lines = [", ".join(f"{counts[name]} {name}" for name in ("waiting", "running", "failed", "done"))]
+    lines += [
+        f"running  {run_id}: {_last_line(folder / run_id / 'log.txt')}" for run_id in _in(state, "running")
+    ]
+    lines += [
+        f"failed   {run_id}: {_last_line(folder / run_id / 'error.txt')}" for run_id in _in(state, "failed")
+    ]
+    return "\n".join(lines)
+
+
+def _in(state: dict[str, str], name: str) -> list[str]:
+    return [run_id for run_id, is_ in state.items() if is_ == name]
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1] if lines else "?"
+
+
+def dry_run_text(folder: Path, runs: Sequence[RunSpec], workers: int) -> str:
+    """The runs, their state and hyper-parameters, and an estimate of the cost."""
+    from .cost import seconds_per_run  # imports torch
+
+    state = states(folder, runs)
+    lines, missing = [], 0.0
+    for spec in runs:
+        hp, seconds = seconds_per_run(spec)
+        is_ = state[spec.run_id()]
+        missing += 0 if is_ == "done" else seconds
+        lines.append(f"{is_:8} {spec.run_id()}  {json.dumps(hp)}  about {_duration(seconds)}")
+    left = sum(is_ != "done" for is_ in state.values())
+    lines.append(
+        f"{len(runs)} runs, {left} to do: about {_duration(missing / workers)} with {workers} workers here"
+    )
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _runs(args: Any) -> list[RunSpec]:
+    if args.file:
+        if args.algorithms or args.datasets:
+            raise UsageError("give a sweep file or --algorithms and --datasets, not both")
+        return load_file(args.file, args.data_dir)
+    if not (args.algorithms and args.datasets):
+        if args.command != "launch" and (runs := read_plan(args.output_dir)):
+            return runs
+        raise UsageError(
+            f"give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
+        )
+    fixed = {k: v for k, v in flags.spec_values(args).items() if k not in PER_RUN}
+    return grid(
+        args.algorithms,
+        args.datasets,
+        n_trials=args.n_trials,
+        n_hparams=args.n_hparams,
+        n_hparams_from=args.n_hparams_from,
+        data_dir=args.data_dir,
+        test_env_pairs=args.test_env_pairs,
+        envs=args.envs,
+        **fixed,
+    )
+
+
+def _parser() -> flags.Parser:
+    parser = flags.Parser(prog="python -m dgbench.sweep", description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=("launch", "status", "retry"))
+    parser.add_argument("file", nargs="?", help=f"a file of sweeps/: {', '.join(names())}")
+    parser.add_argument("--algorithms", nargs="+", default=[])
+    parser.add_argument("--datasets", nargs="+", default=[])
+    parser.add_argument("--n_trials", type=int, default=3)
+    parser.add_argument("--n_hparams", type=int, default=1, help="draws; draw 0 is the defaults")
+    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument("--envs", nargs="+", default=[], help="only these targets (single_source: sources)")
+    parser.add_argument("--single_test_envs", action="store_true", help="the default here; DomainBed's flag")
+    parser.add_argument("--test_env_pairs", action="store_true", help="also hold out each pair of domains")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the sweep's folder")
+    parser.add_argument("--launcher", default="pool", help="serial or pool")
+    parser.add_argument("--workers", type=int, default=0, help="of the pool; default: GPUs, or CPU cores")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads of a run, the same for any launcher"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the runs and their cost, launch nothing"
+    )
+    flags.add_spec_flags(parser, skip=PER_RUN)
+    flags.add_machine_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Exit status 1 if a run failed or is missing at the end."""
+    from . import launch
+
+    args = _parser().parse_args(argv)
+    for path in args.plugin:
+        registry.load_plugin(path)
+    if args.launcher not in launch.LAUNCHERS:
+        raise unknown("launcher", args.launcher, launch.LAUNCHERS)
+    runs = _runs(args)
+    workers = 1 if args.launcher == "serial" else args.workers or launch.default_workers(args.device)
+    if args.command == "status":
+        print(status_text(args.output_dir, runs))
+        return 0
+    if args.dry_run:
+        print(dry_run_text(args.output_dir, runs, workers))
+        return 0
+    state = states(args.output_dir, runs)
+    wanted = ("failed",) if args.command == "retry" else ("waiting",)
+    todo = [spec for spec in runs if state[spec.run_id()] in wanted]
+    launch.check(todo)
+    plan(args.output_dir, runs)
+    started = time.perf_counter()
+    if todo:
+        launch.LAUNCHERS[args.launcher](todo, args.output_dir, launch.machine_from(args), workers)
+    state = states(args.output_dir, runs)
+    print(status_text(args.output_dir, runs))
+    print(f"{len(todo)} runs in {_duration(time.perf_counter() - started)}; {args.output_dir}")
+    if _in(state, "failed"):
+        print("run the same command with `retry` in place of `launch` to try the failed ones again")
+    return int(any(is_ != "done" for is_ in state.values()))
+
+
+if __name__ == "__main__":
+    exit_on_usage_error(main)
