@@ -70,6 +70,9 @@ class Algorithm(nn.Module):
     min_domains: ClassVar[int] = 1
     """Least number of source domains that the method is defined for."""
 
+    erm_when: ClassVar[Mapping[str, Any] | None] = None
+    """Values of ``hparams`` under which the gradients are those of plain training; a contract test."""
+
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()
         self.problem, self.hp = problem, hp

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,9 @@ def grid(
         if test_env_pairs:
             held_out += list(itertools.combinations(names, 2))
         for held, draw in itertools.product(held_out, range(n_hparams_from, n_hparams)):
-            values = {
-                "source_envs" if single else "test_envs": held,
-                "trial_seed": trial,
-                "hparams_seed": draw,
-            }
-            runs.append(RunSpec(dataset, algorithm, **values, **fixed).resolved(data_dir))
+            spec = RunSpec(dataset, algorithm, trial_seed=trial, hparams_seed=draw, **fixed)
+            spec = replace(spec, source_envs=held) if single else replace(spec, test_envs=held)
+            runs.append(spec.resolved(data_dir))
     return runs
 
 

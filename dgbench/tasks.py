@@ -87,6 +87,9 @@ TASKS: dict[str, Callable[["RunSpec", Dataset, Sequence[str]], Split]] = {
     "single_source": single_source,
 }
 
+GIVES: dict[str, tuple[str, ...]] = {"domain_generalization": (), "single_source": ()}
+"""What a task's batches hold beyond labelled images, as methods declare it in ``needs``."""
+
 
 def sources_and_targets(spec: "RunSpec", envs: Sequence[str]) -> tuple[list[str], list[str]]:
     """The run's source and target domains; ``UsageError`` if either is empty or they overlap."""

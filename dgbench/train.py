@@ -106,14 +106,8 @@ def _train(
     for step in bar:
         if step % max(1, int(steps_per_epoch)) == 0:
             algorithm.begin_epoch(loader.epoch_pools(split))
-        batch = loader.batch(step)
-        torch.manual_seed(hparams.seed_hash(seed, step))  # dropout and mixing are functions of the step
-        algorithm.step = step
         with _autocast(spec, device):
-            logs = algorithm.update(batch)
-        meter.add(logs, len(batch.x))
-        for averager in averagers.values():
-            averager.update(algorithm, step)
+            update(state, loader, step, seed)
 
         last = step == spec.steps - 1
         if step % spec.checkpoint_freq and not last:
@@ -154,6 +148,16 @@ def _train(
     return results[-1] if results else records.load_run(folder)[-1]
 
 
+def update(state: State, loader: Loader, step: int, seed: int) -> None:
+    """One step: batch, update, averages. Nothing in it waits for the device."""
+    batch = loader.batch(step)
+    torch.manual_seed(hparams.seed_hash(seed, step))  # dropout and mixing are functions of the step
+    state.algorithm.step = step
+    state.meter.add(state.algorithm.update(batch), len(batch.x))
+    for averager in state.averagers.values():
+        averager.update(state.algorithm, step)
+
+
 def evaluate(algorithm: Algorithm, loader: Loader, split: Split) -> dict[str, float]:
     """{"domain/part/metric": value} over every part that selection or the table uses."""
     return {
@@ -167,6 +171,13 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     """The method and its hyper-parameters; ``UsageError`` if the task cannot give what the method needs."""
     method = registry.find("algorithms", spec.algorithm)
     assert issubclass(method, Algorithm)
+    for need in method.needs:
+        if need not in tasks.GIVES[spec.task]:
+            able = [task for task, gives in tasks.GIVES.items() if need in gives]
+            raise UsageError(
+                f"{method.__name__} needs {need} images, which {spec.task} does not give; "
+                f"choose from: {', '.join(able) or 'no task yet'}"
+            )
     if spec.task not in method.tasks:
         raise UsageError(
             f"{method.__name__} does not run under {spec.task}; choose from: {', '.join(method.tasks)}"

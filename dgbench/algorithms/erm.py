@@ -18,5 +18,7 @@ from ..algorithm import Algorithm, Batch, Logs
 class ERM(Algorithm):
     """Cross-entropy on the concatenated source domains."""
 
+    erm_when = {}
+
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         return cross_entropy(self(batch.x), batch.y), {}

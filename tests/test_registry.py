@@ -1,0 +1,62 @@
+"""The folder is the registry, and a plugin is one file."""
+
+from pathlib import Path
+
+import pytest
+
+from dgbench import registry
+from dgbench.errors import UsageError
+from dgbench.spec import RunSpec
+from dgbench.train import run
+
+PLUGIN = '''
+"""Sharp: a plugin."""
+from torch.nn.functional import cross_entropy
+from dgbench.algorithm import Algorithm
+
+
+class {name}(Algorithm):
+    hparams = {{"temperature": (2.0, None)}}
+
+    def loss(self, batch):
+        return cross_entropy(self(batch.x) * self.hp["temperature"], batch.y), {{}}
+'''
+
+
+@pytest.mark.parametrize("folder", ["algorithms", "datasets"])
+def test_every_file_is_an_entry(folder: str) -> None:
+    files = {path.stem for path in (registry.PACKAGE / folder).glob("[!_]*.py")}
+    assert files == {name.lower() for name in registry.names(folder)}
+    for name in registry.names(folder):
+        assert registry.find(folder, name.lower()).__name__ == name
+
+
+def test_unknown_name_lists_the_choices() -> None:
+    with pytest.raises(UsageError, match=r"unknown algorithm 'EMR'; did you mean ERM\? choose from: .*ERM"):
+        registry.find("algorithms", "EMR")
+
+
+def test_a_plugin_file_adds_a_method(tmp_path: Path) -> None:
+    """One file, no shared line: the method trains by its name."""
+    path = tmp_path / "sharp.py"
+    path.write_text(PLUGIN.format(name="Sharp"))
+    registry.load_plugin(path)
+    assert "Sharp" in registry.names("algorithms")
+    record = run(RunSpec("RotatedDigits", "sharp", test_envs=("0",), steps=2), tmp_path / "run")
+    assert record["hparams"]["temperature"] == 2.0
+
+
+def test_a_plugin_must_not_hide_a_method(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(PLUGIN.format(name="ERM"))
+    with pytest.raises(UsageError, match="redefines"):
+        registry.load_plugin(path)
+
+
+def test_a_plugin_without_a_method(tmp_path: Path) -> None:
+    path = tmp_path / "empty.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(UsageError, match="defines no subclass"):
+        registry.load_plugin(path)
+    with pytest.raises(UsageError, match="no plugin file"):
+        registry.load_plugin(tmp_path / "missing.py")

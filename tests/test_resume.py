@@ -1,0 +1,143 @@
+"""A run that is really killed (SIGKILL) goes on and ends with the same records and weights, bit for bit."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dgbench import averaging, files, records
+from dgbench.algorithm import Algorithm
+from dgbench.machine import Machine
+from dgbench.spec import RunSpec
+from dgbench.train import run
+
+SPEC = RunSpec(
+    "RotatedDigits", "PCL", test_envs=("15",), steps=25, checkpoint_freq=5, averaging=averaging.NAMES
+)
+TIMES = ("seconds", "images_per_second", "memory_gb")
+FORK = multiprocessing.get_context("fork")
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """The records without the times."""
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = (torch.load(f / "weights.pt", weights_only=True) for f in (a, b))
+    return left.keys() == right.keys() and all(
+        torch.equal(left[kind][key], right[kind][key]) for kind in left for key in left[kind]
+    )
+
+
+def child(folder: Path, prepare: Callable[[], None]) -> None:
+    torch.set_num_threads(1)
+    prepare()
+    run(SPEC, folder, Machine(threads=1))
+
+
+def start(folder: Path, prepare: Callable[[], None] = lambda: None) -> Any:
+    """A fork: torch is imported already, so a start costs no time."""
+    process = FORK.Process(target=child, args=(folder, prepare))
+    process.start()
+    return process
+
+
+def finish(folder: Path) -> None:
+    process = start(folder)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def suicide() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_call(owner: Any, name: str, count: int, half: bool = False) -> Callable[[], None]:
+    """Kill the process before call number ``count`` of a function; ``half``: in the middle of a write."""
+
+    def prepare() -> None:
+        original, calls = getattr(owner, name), iter(range(1, 10**6))
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == count:
+                if half:
+                    path, record = args
+                    with open(path, "a") as file:
+                        file.write(json.dumps(record)[:100])
+                suicide()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)  # a fork must not inherit a pool of threads
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(folder)
+    return folder
+
+
+POINTS = [
+    *[(Algorithm, "descend", n, False) for n in (1, 2, 6, 7, 13, 25)],
+    *[(records, "append", n, False) for n in (1, 2, 4, 7)],
+    *[(records, "append", n, True) for n in (1, 2, 5, 16)],
+    *[(torch, "save", n, False) for n in (1, 2, 6)],
+    *[(os, "fsync", n, False) for n in (1, 2, 3, 6, 9)],
+    *[(os, "replace", n, False) for n in (1, 2, 3, 4)],
+    (records, "truncate", 1, False),
+    (files, "replace_text", 2, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "half"), POINTS, ids=lambda v: getattr(v, "__name__", str(v))
+)
+def test_killed_at_a_chosen_point(
+    undisturbed: Path, tmp_path: Path, owner: Any, name: str, count: int, half: bool
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, die_at_call(owner, name, count, half))
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert not (folder / "done").exists()
+    finish(folder)
+    assert results(folder) == results(undisturbed)
+    assert same_weights(folder, undisturbed)
+
+
+def test_killed_again_and_again_at_random_moments(undisturbed: Path, tmp_path: Path) -> None:
+    folder, r, kills = tmp_path / "run", random.Random(0), 0
+    while kills < 12 and not (folder / "done").exists():
+        process = start(folder)
+        time.sleep(r.uniform(0.05, 0.5))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills > 0
+    finish(folder)
+    assert results(folder) == results(undisturbed)
+    assert same_weights(folder, undisturbed)
+
+
+def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with files.lock(folder / "lock") as free:
+        assert free
+        process = start(folder)
+        process.join(60)
+        assert process.exitcode == 1
+    assert not (folder / "results.jsonl").exists()

@@ -1,0 +1,196 @@
+"""A run: its folder, its records, its mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dgbench import train
+from dgbench.errors import UsageError
+from dgbench.spec import RunSpec
+
+FLAGS = ["--dataset", "RotatedDigits", "--algorithm", "ERM", "--test_envs", "0", "--steps", "3"]
+
+
+def call(tmp_path: Path, *extra: str) -> int:
+    return train.main([*FLAGS, "--output_dir", str(tmp_path / "run"), *extra])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Two domains, two classes, three images each."""
+    root = tmp_path / "images"
+    for domain in ("a", "b"):
+        for label in ("cat", "dog"):
+            (root / domain / label).mkdir(parents=True)
+            for i in range(3):
+                pixels = np.random.default_rng(i).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / domain / label / f"{i}.png")
+    return root
+
+
+def image_flags(root: Path, out: Path) -> list[str]:
+    return (
+        f"--dataset ImageFolders --algorithm ERM --test_envs a --backbone resnet18 --pretrained none "
+        f"--image_size 16 --steps 2 --holdout_fraction 0.4 --cache none --data_dir {root} --output_dir {out}"
+    ).split()
+
+
+def test_a_run_leaves_its_records(tmp_path: Path) -> None:
+    assert call(tmp_path, "--checkpoint_freq", "1") == 0
+    folder = tmp_path / "run"
+    assert {f.name for f in folder.iterdir()} == {
+        "spec.json",
+        "results.jsonl",
+        "log.txt",
+        "weights.pt",
+        "done",
+        "lock",
+    }
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    last = lines[-1]
+    assert last["parts"] == {
+        "validation": [f"{d}/out" for d in ("15", "30", "45", "60", "75")],
+        "test": ["0/in"],
+        "oracle": ["0/out"],
+    }
+    assert {key.rsplit("/", 1)[0] for key in last["metrics"]} == {
+        p for parts in last["parts"].values() for p in parts
+    }
+    assert last["spec"]["test_envs"] == ["0"] and last["hparams"]["lr"] == 1e-3
+    assert sum(domain["images"] for domain in last["fingerprint"].values()) == 1797
+    assert call(tmp_path, "--checkpoint_freq", "1") == 0, "done already: nothing happens"
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 3
+
+
+def test_image_folders_end_to_end(folders: Path, tmp_path: Path) -> None:
+    assert train.main(image_flags(folders, tmp_path / "run")) == 0
+
+
+def test_single_source_scores_every_other_domain(tmp_path: Path) -> None:
+    spec = RunSpec("RotatedDigits", "ERM", task="single_source", source_envs=("30",), steps=2)
+    record = train.run(spec, tmp_path / "run")
+    assert record["parts"]["validation"] == ["30/out"]
+    assert record["parts"]["test"] == [f"{d}/all" for d in ("0", "15", "45", "60", "75")]
+
+
+BAD_FLAGS = {
+    "unknown algorithm": (
+        ["--algorithm", "EMR"],
+        r"unknown algorithm 'EMR'; did you mean ERM\? choose from: .*PCL",
+    ),
+    "unknown data set": (["--dataset", "RotatedDigit"], r"did you mean RotatedDigits\? choose from: .*PACS"),
+    "unknown domain": (["--test_envs", "16"], r"unknown domain '16'.*choose from: 0=0, 1=15"),
+    "unknown task": (["--task", "retrieve"], r"unknown task 'retrieve'.*domain_generalization"),
+    "unknown hparam": (
+        ["--hparams", '{"lrr": 1}'],
+        r"hyper-parameter of ERM 'lrr'; did you mean lr\?.*weight_decay",
+    ),
+    "hparam of a wrong type": (["--hparams", '{"lr": "big"}'], r"lr='big' has the wrong type; give .*float"),
+    "hparam outside its options": (
+        ["--algorithm", "PCL", "--hparams", '{"variant": "new"}'],
+        r"variant='new' is not a choice; choose from: .*aligned",
+    ),
+    "malformed JSON": (["--hparams", "{lr: 1}"], r"--hparams is not JSON .*write it like"),
+    "no object": (["--hparams", "3"], r"must be a JSON object"),
+    "all domains are targets": (["--test_envs", "0", "1", "2", "3", "4", "5"], r"no source is left.*0=0"),
+    "no target": (["--test_envs"], r"names no target domain; choose from: 0=0"),
+    "source is target": (["--source_envs", "0", "1"], r"0 cannot be source and target at once"),
+    "no steps": (["--steps", "-1"], r"--steps .* at least 1"),
+    "bad holdout": (["--holdout_fraction", "1.5"], r"not between 0 and 1"),
+    "unknown averaging": (["--averaging", "swat"], r"did you mean swad\? choose from: ema, swa, swad"),
+    "unknown backbone": (["--backbone", "resnet19"], r"unknown backbone 'resnet19'; did you mean resnet18"),
+    "no weights for a small network": (
+        ["--pretrained", "IMAGENET1K_V1"],
+        r"digits_cnn has no pretrained weights",
+    ),
+    "image size of fixed images": (["--image_size", "64"], r"has no meaning for RotatedDigits"),
+    "unknown flag": (["--speed", "9"], r"unrecognized arguments: --speed 9"),
+    "unknown device": (["--device", "cuda:99"], r"--device cuda:99 does not work .*choose from: auto, cpu"),
+    "missing data": (["--dataset", "PACS"], r"data_dir"),
+    "two sources": (["--task", "single_source"], r"trains on one domain"),
+}
+
+
+@pytest.mark.parametrize(("extra", "message"), BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, extra: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        call(tmp_path, *extra)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def drop_domain(root: Path) -> None:
+    for path in sorted((root / "b").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (root / "b").rmdir()
+
+
+def drop_class(root: Path) -> None:
+    for path in (root / "b" / "dog").iterdir():
+        path.unlink()
+
+
+def truncate_image(root: Path) -> None:
+    path = root / "b" / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def empty(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        path.unlink()
+
+
+BAD_DATA: dict[str, tuple[Any, str]] = {
+    "one domain": (drop_domain, "no source is left"),
+    "a class missing in one domain": (drop_class, "dog"),
+    "a truncated image": (truncate_image, r"b/dog/1\.png"),
+    "no images": (empty, "image"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_one_line_and_writes_nothing(
+    folders: Path, tmp_path: Path, damage: Any, message: str
+) -> None:
+    damage(folders)
+    with pytest.raises(UsageError, match=message) as caught:
+        train.main(image_flags(folders, tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
+    call(tmp_path)
+    before = (tmp_path / "run" / "results.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=r"holds another run \(.*trial_seed=0.*give another --output_dir"):
+        call(tmp_path, "--trial_seed", "1")
+    assert (tmp_path / "run" / "results.jsonl").read_bytes() == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="holds no run"):
+        train.main([*FLAGS, "--output_dir", str(other)])
+    assert [f.name for f in other.iterdir()] == ["thesis.tex"]
+
+
+def test_the_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "dgbench.train",
+        *FLAGS,
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--algorithm",
+        "EMR",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: unknown algorithm 'EMR'") and done.stderr.count("\n") == 1
