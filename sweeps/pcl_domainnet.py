@@ -1,4 +1,4 @@
-"""PCL (Yao et al., CVPR 2022), DomainNet table: each of clip, info, paint, quick, real, sketch held out, 3 trials.
+"""PCL (Yao et al., CVPR 2022), DomainNet table: each of the six domains held out, 3 trials.
 
 Rows: ERM, ERM + SWAD, PCL, PCL + SWAD (the published PCL row). ResNet-50 with IMAGENET1K_V1 weights and
 frozen batch-norm statistics, Adam 5e-5, 32 images per domain. ERM as in SWAD's repository: 15,001 steps,

@@ -1,0 +1,160 @@
+"""Sweeps: planned, launched, killed, launched again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgbench import records, sweep
+from dgbench.errors import UsageError
+from dgbench.spec import RunSpec
+
+TIMES = ("seconds", "images_per_second", "memory_gb")
+BROKEN = '''
+from torch.nn.functional import cross_entropy
+from dgbench.algorithm import Algorithm
+
+
+class Broken(Algorithm):
+    """Diverges at the second update."""
+
+    def loss(self, batch):
+        if self.step == 1:
+            raise FloatingPointError("the loss is nan")
+        return cross_entropy(self(batch.x), batch.y), {}
+'''
+
+
+def flags(out: Path, *extra: str) -> list[str]:
+    grid = ["--datasets", "RotatedDigits", "--n_trials", "1", "--steps", "3", "--launcher", "serial"]
+    return ["launch", "--algorithms", "ERM", *grid, "--output_dir", str(out), *extra]
+
+
+def results(folder: Path) -> dict[str, list[Any]]:
+    """{run: records without the times}."""
+    return {
+        path.parent.name: [
+            {k: v for k, v in json.loads(line).items() if k not in TIMES}
+            for line in path.read_text().splitlines()
+        ]
+        for path in sorted(folder.glob("*/results.jsonl"))
+    }
+
+
+def test_a_grid_is_trials_by_targets_by_draws() -> None:
+    runs = sweep.grid(["ERM", "PCL"], ["RotatedDigits"], n_trials=2, n_hparams=3)
+    assert len(runs) == len({spec.run_id() for spec in runs}) == 2 * 2 * 6 * 3
+    pairs = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=1, test_env_pairs=True)
+    assert len(pairs) == 6 + 15
+    single = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=1, task="single_source", envs=["0", "30"])
+    assert [spec.source_envs for spec in single] == [("0",), ("30",)]
+
+
+def test_a_run_keeps_its_name() -> None:
+    """The name of a run is part of every finished sweep on disk: a change here loses users' results."""
+    spec = RunSpec("rotateddigits", "erm", test_envs=("1",)).resolved()
+    assert spec == RunSpec("RotatedDigits", "ERM", test_envs=("15",)).resolved()
+    assert spec.run_id() == "RotatedDigits-ERM-15-t0-h0-" + spec.run_id()[-8:]
+    assert RunSpec.from_dict(spec.to_dict()).run_id() == spec.run_id()
+    ids = {
+        RunSpec("RotatedDigits", "ERM", test_envs=("15",), **change).resolved().run_id()
+        for change in ({}, {"trial_seed": 1}, {"seed": 1}, {"hparams": {"lr": 0.1}}, {"steps": 9})
+    }
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize("name", sweep.names())
+def test_every_sweep_file_plans_runs(name: str) -> None:
+    runs = sweep.load_file(name)
+    assert runs and len({spec.run_id() for spec in runs}) == len(runs)
+
+
+def test_dry_run_prints_runs_and_cost_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(flags(tmp_path / "out", "--dry_run")) == 0
+    text = capsys.readouterr().out
+    assert text.count("waiting") == 6 and '"lr": 0.001' in text and "6 runs, 6 to do: about" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    cases = {
+        "unknown algorithm": ["--algorithms", "EMR"],
+        "unknown launcher": ["--launcher", "slrm"],
+        "unknown data set": ["--datasets", "PAC"],
+        "unknown hyper-parameter": ["--hparams", '{"x": 1}'],
+        "unknown domain": ["--envs", "7"],
+    }
+    for message, extra in cases.items():
+        with pytest.raises(UsageError, match=message):
+            sweep.main(flags(tmp_path / "out", *extra))
+    with pytest.raises(
+        UsageError, match=r"give --algorithms and --datasets, or a sweep file; choose from: .*pcl_pacs"
+    ):
+        sweep.main(["launch", "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_done_runs_are_skipped_and_a_failure_neither_stops_nor_hides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plugin = tmp_path / "out", tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+    extra = ["--algorithms", "Broken", "ERM", "--envs", "0", "15", "--plugin", str(plugin)]
+    assert sweep.main(flags(out, *extra)) == 1
+    text = capsys.readouterr().out
+    assert "0 waiting, 0 running, 2 failed, 2 done" in text
+    assert text.count("FloatingPointError: the loss is nan") == 2
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*ERM*/*")}
+    assert sweep.main(flags(out, *extra)) == 1, "failed runs are not tried again by launch"
+    assert "0 runs in" in capsys.readouterr().out
+    plugin.write_text(BROKEN.replace("self.step == 1", "False"))
+    retry = ["retry", *flags(out, *extra)[1:]]
+    done = subprocess.run([sys.executable, "-m", "dgbench.sweep", *retry], capture_output=True, text=True)
+    assert done.returncode == 0 and "0 failed, 4 done" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*ERM*/*")}
+
+
+@pytest.mark.slow
+def test_pool_and_serial_give_the_same_records(tmp_path: Path) -> None:
+    """The same, though the pool's parent is killed once and one of its workers is, too."""
+    serial, pooled = tmp_path / "serial", tmp_path / "pool"
+    assert sweep.main(flags(serial, "--steps", "40", "--checkpoint_freq", "10")) == 0
+    extra = ("--steps", "40", "--checkpoint_freq", "10", "--launcher", "pool", "--workers", "2")
+    command = [sys.executable, "-m", "dgbench.sweep", *flags(pooled, *extra)]
+
+    parent = subprocess.Popen(command, start_new_session=True)
+    _wait_for(lambda: any(pooled.glob("*/results.jsonl")))
+    os.killpg(parent.pid, signal.SIGKILL)
+    parent.wait()
+
+    parent = subprocess.Popen(command, start_new_session=True)
+    _wait_for(lambda: any(state == "running" for state in _states(pooled)))
+    worker = subprocess.run(
+        ["pgrep", "-P", str(parent.pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    os.kill(int(worker.stdout.split()[0]), signal.SIGKILL)
+    assert parent.wait(120) == 1
+    assert sorted(_states(pooled)) == ["done"] * 5 + ["failed"]
+
+    retry = [sys.executable, "-m", "dgbench.sweep", "retry", *flags(pooled, *extra)[1:]]
+    assert subprocess.run(retry).returncode == 0
+    assert results(pooled) == results(serial)
+
+
+def _states(folder: Path) -> list[str]:
+    return [records.state(folder / spec.run_id()) for spec in sweep.read_plan(folder)]
+
+
+def _wait_for(condition: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
