@@ -73,6 +73,10 @@ class Algorithm(nn.Module):
     erm_when: ClassVar[Mapping[str, Any] | None] = None
     """Values of ``hparams`` under which the gradients are those of plain training; a contract test."""
 
+    quirks: ClassVar[Mapping[str, str]] = {}
+    """Promises of the contract that the published method breaks: {"unmoved": pattern of parameter names that
+    never train, "batch": why evaluation depends on the batch}."""
+
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()
         self.problem, self.hp = problem, hp
