@@ -1,5 +1,6 @@
 """The interface of a data set. Nothing here or in ``datasets/`` imports torch."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ class Domain:
         return len(self.labels)
 
 
+class DataWarning(UserWarning):
+    """The data on disk is not what the data set declares, but usable."""
+
+
 class Dataset:
     """A benchmark's data: named domains over the same classes.
 
@@ -40,7 +45,7 @@ class Dataset:
     """Domain names in the order of the papers' columns, which is DomainBed's environment index."""
     columns: ClassVar[Mapping[str, str]] = {}
     """{domain: heading in tables}; the domain's own name where it is missing."""
-    num_classes: ClassVar[int] = 0
+    num_classes: int = 0
     input_shape: ClassVar[tuple[int, int, int] | None] = None
     """(C, H, W) of the images, or None where ``--image_size`` decides."""
     image_size: ClassVar[int] = 224
@@ -52,17 +57,39 @@ class Dataset:
     augmentation: ClassVar[str] = "none"
     """Training view in ``transforms.py``, when the hyper-parameter data_augmentation is on."""
 
-    def __init__(self, data_dir: Path | None, trial_seed: int = 0, image_size: int | None = None) -> None:
-        """data_dir: the folder that holds data sets. trial_seed: seeds what a construction draws."""
+    def __init__(
+        self,
+        data_dir: Path | None,
+        trial_seed: int = 0,
+        image_size: int | None = None,
+        cache: str = "disk",
+    ) -> None:
+        """data_dir: the folder that holds data sets. trial_seed: seeds what a construction draws.
+
+        cache: how decoded image files are kept, one of ``image_cache.CACHES``.
+        """
         self.data_dir = Path(data_dir) if data_dir is not None else None
         self.trial_seed = trial_seed
         self.size = image_size or self.image_size
+        self.cache = cache
+        self.num_classes = self.count_classes(self.data_dir)
+        self.warnings: list[str] = []  # one line each, for the run's log
 
     @classmethod
     def domain_names(cls, data_dir: Path | None) -> tuple[str, ...]:
         """The domains; a data set found on disk (``ImageFolders``) looks there."""
         return cls.domains
 
+    @classmethod
+    def count_classes(cls, data_dir: Path | None) -> int:
+        """The number of classes; a data set found on disk (``ImageFolders``) looks there."""
+        return cls.num_classes
+
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""
         raise NotImplementedError
+
+    def warn(self, text: str) -> None:
+        """Issue a ``DataWarning`` of one line and keep it in ``self.warnings``."""
+        self.warnings.append(text)
+        warnings.warn(text, DataWarning, stacklevel=3)

@@ -1,0 +1,159 @@
+"""Image files to uint8 arrays: in parallel, or one by one when they are asked for."""
+
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .errors import UsageError
+
+VERSION = 1
+"""Raised when decoded pixels change."""
+BLOCK = 256  # images in flight, so that memory stays small however large the data set
+T = TypeVar("T")
+
+
+class Decoded(NamedTuple):
+    """images: uint8 (n, size, size, 3). sizes: int32 (n, 2), original width and height.
+
+    fingerprint: SHA-256 over the files' relative paths and contents.
+    """
+
+    images: np.ndarray
+    sizes: np.ndarray
+    fingerprint: str
+
+
+class File(NamedTuple):
+    """One image file. pixels: uint8 (size, size, 3). size: original (width, height). sha256: of the file."""
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    sha256: str
+
+
+def decode(path: Path, size: int) -> File:
+    """The whole image as RGB of size x size pixels, whatever its aspect.
+
+    The same as torchvision's ``Resize((size, size))`` of a Pillow image (bilinear, antialiased).
+    ``UsageError`` names a file that cannot be decoded.
+    """
+    with _named(path):
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            return File(np.asarray(resized), image.size, hashlib.sha256(data).hexdigest())
+
+
+def inspect(path: Path) -> tuple[tuple[int, int], str]:
+    """The (width, height) and the SHA-256 of an image file, without decoding its pixels."""
+    with _named(path):
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size, hashlib.sha256(data).hexdigest()
+
+
+class _named:
+    """Turns any error of Pillow's decoders, which raise many types, into one that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception):
+            advice = "delete it or get the data again"
+            raise UsageError(f"cannot decode the image {self.path} ({error}); {advice}") from error
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files under ``root``, in a fixed order, to be decoded to size x size pixels.
+
+    name: shown while decoding.
+    """
+
+    name: str
+    root: Path
+    paths: Sequence[Path]
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.paths), self.size, self.size, 3)
+
+    def relative(self) -> list[str]:
+        """Paths below ``root``, with forward slashes."""
+        return [path.relative_to(self.root).as_posix() for path in self.paths]
+
+    def fingerprint(self, hashes: Sequence[str]) -> str:
+        """SHA-256 over relative paths and contents, whatever the files' order."""
+        return hashlib.sha256(
+            json.dumps(sorted(zip(self.relative(), hashes, strict=True))).encode()
+        ).hexdigest()
+
+    def decode_to(self, take: Callable[[int, np.ndarray], object]) -> tuple[np.ndarray, str]:
+        """Call ``take(i, pixels)`` for every image in order; returns the sizes and the fingerprint."""
+        sizes, hashes = [], []
+        for i, file in enumerate(self._parallel(lambda path: decode(path, self.size))):
+            take(i, file.pixels)
+            sizes.append(file.size)
+            hashes.append(file.sha256)
+        return np.array(sizes, np.int32), self.fingerprint(hashes)
+
+    def to_memory(self) -> Decoded:
+        """All images in memory."""
+        images = np.empty(self.shape, np.uint8)
+        return Decoded(images, *self.decode_to(images.__setitem__))
+
+    def encoded(self) -> "Decoded":
+        """Images that are decoded when they are indexed; every file is read once here, to be hashed."""
+        sizes, hashes = zip(*self._parallel(inspect), strict=True)
+        images: Any = EncodedImages(self)
+        return Decoded(images, np.array(sizes, np.int32), self.fingerprint(hashes))
+
+    def _parallel(self, function: Callable[[Path], T]) -> Iterator[T]:
+        often = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of the progress bar
+        bar = tqdm(total=len(self.paths), desc=self.name, unit="image", delay=2, mininterval=often)
+        with bar, ThreadPoolExecutor(_workers()) as pool:  # Pillow releases the interpreter's lock
+            for start in range(0, len(self.paths), BLOCK):
+                for result in pool.map(function, self.paths[start : start + BLOCK]):
+                    bar.update()
+                    yield result
+
+
+class EncodedImages:
+    """Image files in the place of an array (n, size, size, 3): indexing decodes."""
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, files: ImageFiles) -> None:
+        self.files = files
+        self.shape = files.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows = np.asarray(np.arange(len(self))[index])
+        out = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        for i, row in enumerate(rows.ravel()):
+            out[i] = decode(self.files.paths[row], self.files.size).pixels
+        return out.reshape(*rows.shape, *self.shape[1:])
+
+
+def _workers() -> int:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, count)
