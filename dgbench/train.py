@@ -49,7 +49,7 @@ def run(
     method, hp = check(spec)
     _check_folder(spec, folder)
     if (folder / "done").exists():
-        return records.load_run(folder)[-1]
+        return _last_record(folder)
     device = prepare(machine)
     dataset = _dataset(spec, machine)
     split = tasks.TASKS[spec.task](spec, dataset, dataset.domain_names(machine.data_dir))
@@ -99,7 +99,8 @@ def _train(
     first = state.load(folder, device)
     records.truncate(folder / "results.jsonl", first)
     head = _head(spec, hp, split)
-    results: list[dict[str, Any]] = []
+    for warning in dataset.warnings:
+        _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {device}: {'start' if first == 0 else f'go on at step {first}'}")
 
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
@@ -138,14 +139,13 @@ def _train(
             if weights != "raw":
                 record["averaging"] = averagers[weights].info()
             records.append(folder / "results.jsonl", record)
-            results.append(record)
             _log(folder, summary(record))
             bar.set_postfix_str(summary(record), refresh=False)
         state.save(folder, step + 1)
 
     state.finish(folder, keep_weights=not machine.skip_model_save)
     _log(folder, "done")
-    return results[-1] if results else records.load_run(folder)[-1]
+    return _last_record(folder)
 
 
 def update(state: State, loader: Loader, step: int, seed: int) -> None:
@@ -190,8 +190,8 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
 
 
 def _dataset(spec: RunSpec, machine: Machine) -> Any:
-    cls = registry.find("datasets", spec.dataset)
-    return cls(machine.data_dir, spec.trial_seed, spec.image_size or None, machine.cache)  # type: ignore[call-arg]
+    cls: Any = registry.find("datasets", spec.dataset)
+    return cls(machine.data_dir, spec.trial_seed, spec.image_size or None, machine.cache)
 
 
 def _loader(
@@ -224,6 +224,10 @@ def _problem(spec: RunSpec, split: Split, dataset: Any, size: int, steps_per_epo
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),
     )
+
+
+def _last_record(folder: Path) -> dict[str, Any]:
+    return records.read_lines(folder / "results.jsonl")[0][-1]
 
 
 def _autocast(spec: RunSpec, device: torch.device) -> AbstractContextManager[Any]:
