@@ -53,6 +53,7 @@ class PCL(Algorithm):
         **dict.fromkeys(("RotatedMNIST", "ColoredMNIST", "RotatedDigits", "ColoredDigits"), SMALL_HEAD),
     }
 
+    erm_when = {"pcl_weight": 0.0}
     classifier: nn.Linear
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
