@@ -195,10 +195,13 @@ def load_run(folder: Path, keep: Collection[str] = FIELDS) -> tuple[Run | None, 
     run = Run(folder.name, spec, state(folder), error=_last_line(folder / "error.txt"))
     if is_domainbed:
         lines = domainbed_records.convert(spec, lines)
-    for line in lines:
+    whole = [line for line in lines if "metrics" in line and "parts" in line]
+    if len(whole) < len(lines):
+        problems.append(f"{len(lines) - len(whole)} lines without metrics or parts were skipped")
+    for line in whole:
         for domain, content in (line.get("fingerprint") or {}).items():
             run.fingerprints.setdefault(domain, set()).add(json.dumps(content, sort_keys=True))
-    run.records, repeated = _without_repeats(_slim(line, keep) for line in lines)
+    run.records, repeated = _without_repeats(_slim(line, keep) for line in whole)
     if repeated:
         problems.append(f"{repeated} repeated (step, weights), of which the last was kept")
     return run, [f"{run.name}: {problem}" for problem in problems]
