@@ -7,6 +7,7 @@ memory) fails its own run only; a new one takes its place.
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -158,6 +159,6 @@ def _bar(total: int) -> Any:
 
 def _report(bar: Any, spec: RunSpec, succeeded: bool, text: str) -> None:
     if not succeeded:
-        bar.write(f"failed {spec.run_id()}: {text}")
+        bar.write(f"failed {spec.run_id()}: {text}", file=sys.stderr)
     bar.set_postfix_str(f"{spec.run_id()} {text}"[:120], refresh=False)
     bar.update()

@@ -6,7 +6,6 @@ keyed ``<domain>/<part>/<metric>``, and its ``parts`` say which ``<domain>/<part
 folders are read into the same shape.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import domainbed_records
+from . import domainbed_records, files
 from .errors import UsageError
 from .spec import RunSpec
 
@@ -101,27 +100,16 @@ def truncate(path: Path, before_step: int) -> int:
     kept = [line for line in lines if (value := _parse(line)) is not None and value["step"] < before_step]
     new = b"".join(line + b"\n" for line in kept)
     if new != old:
-        aside = path.with_name(path.name + ".part")
-        with open(aside, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        files.replace(path, lambda file: file.write(new))
     return len(lines) - len(kept)
 
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds ``flock`` on the file; a missing file is not locked."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    with files.lock(path, shared=True) as free:
+        return not free
 
 
 def state(folder: Path) -> str:
@@ -192,7 +180,7 @@ def load_run(folder: Path, keep: Collection[str] = FIELDS) -> tuple[Run | None, 
     spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines)
     if spec is None:
         return None, [f"{folder.name}: no spec.json and no record, so not counted", *problems]
-    run = Run(folder.name, spec, state(folder), error=_last_line(folder / "error.txt"))
+    run = Run(folder.name, spec, state(folder), error=last_line(folder / "error.txt"))
     if is_domainbed:
         lines = domainbed_records.convert(spec, lines)
     whole = [line for line in lines if "metrics" in line and "parts" in line]
@@ -261,7 +249,8 @@ def _plan(path: Path) -> list[RunSpec] | None:
         raise UsageError(f"{path} is no plan of a sweep ({error}); launch the sweep again") from error
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """The last line of a text that is not blank; empty if there is none."""
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -60,6 +60,7 @@ def run(
             raise UsageError(
                 f"{folder} is being written by another process; wait for it or give another folder"
             )
+        files.remove_leftovers(folder)
         files.replace_text(folder / "spec.json", json.dumps(spec.to_dict(), indent=1))
         (folder / "error.txt").unlink(missing_ok=True)
         try:
@@ -240,7 +241,8 @@ def _check_folder(spec: RunSpec, folder: Path) -> None:
         theirs, ours = other.to_dict(), spec.to_dict()
         differs = ", ".join(f"{k}={theirs[k]!r}" for k in ours if ours[k] != theirs[k])
         raise UsageError(f"{folder} holds another run ({differs}); give another --output_dir")
-    if folder.exists() and not path.exists() and any(f.name != "lock" for f in folder.iterdir()):
+    strangers = [f for f in folder.glob("*") if f.name != "lock" and not f.name.startswith(".")]
+    if strangers and not path.exists():
         raise UsageError(f"{folder} is not empty and holds no run; give another --output_dir")
 
 

@@ -1,4 +1,6 @@
-"""PCL: Proxy-based Contrastive Learning (Yao et al., CVPR 2022), no arXiv id, Eq. 4-5.
+"""PCL: Proxy-based Contrastive Learning (Yao et al., CVPR 2022).
+
+No arXiv id; equations 4 and 5.
 
 Objective as coded, over N rows, C classes, x = encoder(featurizer(image)) (N, d), r = projection(x) (N, d),
 free parameters W (C, d) and V (d, d), proxies P = W V^T (C, d), with cosines s_ij = cos(r_i, r_j) and
