@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--selection",
         default="training_domain_validation",
-        help="training_domain_validation (default), leave_one_domain_out, last, or oracle (reads target labels)",
+        help="training_domain_validation (default), leave_one_domain_out, last or oracle (target labels)",
     )
     parser.add_argument("--format", default="text", help=f"one of: {', '.join(FORMATS)}; default: text")
     parser.add_argument("--latex", dest="format", action="store_const", const="latex", help="--format latex")

@@ -25,7 +25,7 @@ FIELDS = ("step", "weights", "metrics", "parts")
 """What selection needs of a record; ``load(..., keep=...)`` keeps others."""
 CELL = ("test_envs", "source_envs", "trial_seed", "hparams_seed")
 """The fields of a spec that differ within one row of a table."""
-RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock")
+RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock", "out.txt")
 
 
 @dataclass
@@ -180,16 +180,23 @@ def run_folders(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"no folder {str(folder)!r}; give the folder that a sweep wrote")
-    below = [path for path in [folder, *sorted(folder.iterdir())] if path.is_dir()]
+    if any((folder / name).exists() for name in RUN_FILES[:2]):
+        return [folder]
+    below = (Path(entry.path) for entry in sorted(os.scandir(folder), key=lambda e: e.name) if entry.is_dir())
     return [path for path in below if any((path / name).exists() for name in RUN_FILES)]
 
 
-def load_run(folder: Path, keep: Collection[str] = FIELDS) -> tuple[Run | None, list[str]]:
-    """A run of ours or of DomainBed, and what was skipped. None where nothing says which run it is."""
+def load_run(
+    folder: Path, keep: Collection[str] = FIELDS, planned: RunSpec | None = None
+) -> tuple[Run | None, list[str]]:
+    """A run of ours or of DomainBed, and what was skipped. None where nothing says which run it is.
+
+    ``planned``: its spec, for a folder that holds none yet.
+    """
     folder = Path(folder)
     lines, problems = read_lines(folder / "results.jsonl")
     is_domainbed = bool(lines) and "args" in lines[0]
-    spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines)
+    spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines) or planned
     if spec is None:
         return None, [f"{folder.name}: no spec.json and no record, so not counted", *problems]
     run = Run(folder.name, spec, state(folder), error=_last_line(folder / "error.txt"))
@@ -210,15 +217,15 @@ def load_run(folder: Path, keep: Collection[str] = FIELDS) -> tuple[Run | None, 
 def load(folder: Path, keep: Collection[str] = FIELDS) -> Sweep:
     """Every run of a sweep's folder, planned or found. ``UsageError`` where there is none."""
     folder = Path(folder)
+    plan = _plan(folder / "sweep.json")
+    planned = {spec.run_id(): spec for spec in plan or []}
     runs: dict[str, Run] = {}
     notes: list[str] = []
     for path in run_folders(folder):
-        run, problems = load_run(path, keep)
+        run, problems = load_run(path, keep, planned.get(path.name))
         notes += problems
         if run is not None:
             runs[run.name] = run
-    plan = _plan(folder / "sweep.json")
-    planned = {spec.run_id(): spec for spec in plan or []}
     if plan is not None and (extra := sorted(set(runs) - set(planned))):
         notes.append(f"not in sweep.json, but counted: {', '.join(extra)}")
     ordered = [runs.get(name) or Run(name, spec) for name, spec in planned.items()]

@@ -115,7 +115,7 @@ def _caption(group: Group, rows: Sequence[Row]) -> list[str]:
     seeds = ", ".join(map(str, trials))
     draws = len({run.spec.hparams_seed for run in group.runs})
     spread = (
-        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), which is their standard deviation "
+        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is the standard deviation "
         "(divisor n) over the square root of n."
     )
     return [
