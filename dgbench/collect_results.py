@@ -6,6 +6,7 @@ Missing and failed runs are listed under the table; they do not change the exit 
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections import Counter
@@ -89,4 +90,5 @@ def _write(printed: str, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # records hold no cycles; looking for them costs a fifth of the time on 10,000 runs
     exit_on_usage_error(main)

@@ -20,7 +20,7 @@ from .errors import UsageError
 from .spec import RunSpec
 
 Record = dict[str, Any]
-Settings = tuple[tuple[str, str], ...]  # ((field of RunSpec, its value as JSON), ...)
+Settings = tuple[tuple[str, Any], ...]  # ((field of RunSpec, its value; a mapping as JSON), ...)
 FIELDS = ("step", "weights", "metrics", "parts")
 """What selection needs of a record; ``load(..., keep=...)`` keeps others."""
 CELL = ("test_envs", "source_envs", "trial_seed", "hparams_seed")
@@ -42,8 +42,11 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """What the runs of one row share: all of the spec but ``CELL``."""
-        values = {f.name: getattr(self.spec, f.name) for f in fields(self.spec)}
-        return tuple((name, json.dumps(v, sort_keys=True)) for name, v in values.items() if name not in CELL)
+        values = {f.name: getattr(self.spec, f.name) for f in fields(self.spec) if f.name not in CELL}
+        return tuple(
+            (name, json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value)
+            for name, value in values.items()
+        )
 
     @property
     def reason(self) -> str:
@@ -205,9 +208,11 @@ def load_run(
     whole = [line for line in lines if "metrics" in line and "parts" in line]
     if len(whole) < len(lines):
         problems.append(f"{len(lines) - len(whole)} lines without metrics or parts were skipped")
-    for line in whole:
-        for domain, content in (line.get("fingerprint") or {}).items():
-            run.fingerprints.setdefault(domain, set()).add(json.dumps(content, sort_keys=True))
+    contents = [line.get("fingerprint") for line in whole]
+    for content, before in zip(contents, [None, *contents], strict=False):
+        if content and content != before:
+            for domain, told in content.items():
+                run.fingerprints.setdefault(domain, set()).add(json.dumps(told, sort_keys=True))
     run.records, repeated = _without_repeats(_slim(line, keep) for line in whole)
     if repeated:
         problems.append(f"{repeated} repeated (step, weights), of which the last was kept")

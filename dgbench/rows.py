@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 from . import registry
 from .errors import UsageError
@@ -23,7 +24,7 @@ Slot = tuple[tuple[str, ...], int, int]  # (targets, trial_seed, hparams_seed)
 class Group:
     """The runs of one table, and what is expected of them."""
 
-    settings: Mapping[str, str]
+    settings: Mapping[str, Any]
     runs: list[Run]
     rule: Rule
     planned: bool
@@ -49,7 +50,7 @@ class Group:
 
     @cached_property
     def dataset(self) -> str:
-        return plain(self.settings["dataset"])
+        return self.settings["dataset"]
 
     @cached_property
     def _class(self) -> type | None:
@@ -92,9 +93,9 @@ class Group:
         keys = list(dict.fromkeys(run.settings for run in self.runs))
         labels = dict(zip(keys, _labels([dict(key) for key in keys]), strict=True))
         if not self.planned:
-            keys.sort(key=lambda key: (plain(dict(key)["algorithm"]) != "ERM", natural(labels[key].lower())))
+            keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
-            evaluated = {"raw", *json.loads(dict(key)["averaging"])} | self._weights_of(key)
+            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
                 yield key, weights, labels[key] + WEIGHTS.get(weights, f" + {weights}")
 
@@ -176,7 +177,7 @@ class Group:
             raise UsageError(f"the content of a domain differs, so these are not averaged: {told}")
 
 
-def _labels(rows: Sequence[Mapping[str, str]]) -> list[str]:
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """ "PCL (lr=0.0001)": the algorithm, and what tells its rows apart where it has several."""
     labels = []
     for row in rows:
@@ -188,19 +189,14 @@ def _labels(rows: Sequence[Mapping[str, str]]) -> list[str]:
             if any(name not in other or other[name] != value for other in others)
         ]
         if len({other["averaging"] for other in same}) > 1:
-            told.append(f"averaging={'+'.join(json.loads(row['averaging'])) or 'none'}")
-        labels.append(plain(row["algorithm"]) + (f" ({', '.join(told)})" if told else ""))
+            told.append(f"averaging={'+'.join(row['averaging']) or 'none'}")
+        labels.append(row["algorithm"] + (f" ({', '.join(told)})" if told else ""))
     return labels
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
-
-
-def plain(value: str) -> str:
-    """A setting's JSON without the quotes of a string."""
-    return value.strip('"')
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -176,7 +176,7 @@ def test_runs_with_two_targets_are_no_cells(tmp_path):
     write_simple(tmp_path, spec(target=("art", "cartoon")), 0.9)
     (table,) = build(tmp_path)
     assert len(table.columns) == 3
-    assert table.notes == ["1 runs with two or more targets are read by leave_one_domain_out only"]
+    assert table.notes == ["runs with several targets, read by leave_one_domain_out only: 1"]
 
 
 def test_leave_one_domain_out_counts_the_runs_it_needs(tmp_path):
@@ -243,6 +243,17 @@ def test_averages_leave_out_incomplete_data_sets(tmp_path):
         write_simple(tmp_path, run, 0.2)
     (table,) = tables.averages(build(tmp_path))
     assert printed(table) == {"ERM": ["- (5/6)", "65.0 +/- 3.5", "-"]}
+
+
+def test_averages_leave_out_data_sets_that_lack_a_draw(tmp_path):
+    write_grid(tmp_path)
+    runs = [
+        type(run)(**{**vars(run), "dataset": "Other", "hparams_seed": d}) for run in grid() for d in (0, 1)
+    ]
+    for run in runs[:-1]:
+        write_simple(tmp_path, run, 0.2)
+    (table,) = tables.averages(build(tmp_path))
+    assert printed(table) == {"ERM": ["- (11/12)", "65.0 +/- 3.5", "-"]}
 
 
 def test_text_and_markdown(tmp_path):
