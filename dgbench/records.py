@@ -197,12 +197,13 @@ def load_run(
     ``planned``: its spec, for a folder that holds none yet.
     """
     folder = Path(folder)
+    found_as = state(folder)  # before its records: a run may end in between
     lines, problems = read_lines(folder / "results.jsonl")
     is_domainbed = bool(lines) and "args" in lines[0]
     spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines) or planned
     if spec is None:
         return None, [f"{folder.name}: no spec.json and no record, so not counted", *problems]
-    run = Run(folder.name, spec, state(folder), error=_last_line(folder / "error.txt"))
+    run = Run(folder.name, spec, found_as, error=_last_line(folder / "error.txt"))
     if is_domainbed:
         lines = domainbed_records.convert(spec, lines)
     whole = [line for line in lines if "metrics" in line and "parts" in line]
