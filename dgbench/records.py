@@ -6,6 +6,7 @@ keyed ``<domain>/<part>/<metric>``, and its ``parts`` say which ``<domain>/<part
 folders are read into the same shape.
 """
 
+import gzip
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -24,6 +25,7 @@ FIELDS = ("step", "weights", "metrics", "parts")
 """What selection needs of a record; ``load(..., keep=...)`` keeps others."""
 CELL = ("test_envs", "source_envs", "trial_seed", "hparams_seed")
 """The fields of a spec that differ within one row of a table."""
+ARCHIVE = "records.jsonl.gz"
 RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock", "out.txt")
 
 
@@ -191,9 +193,15 @@ def load_run(
     spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines) or planned
     if spec is None:
         return None, [f"{folder.name}: no spec.json and no record, so not counted", *problems]
-    run = Run(folder.name, spec, found_as, error=last_line(folder / "error.txt"))
     if is_domainbed:
         lines = domainbed_records.convert(spec, lines)
+    run = Run(folder.name, spec, found_as, error=last_line(folder / "error.txt"))
+    return run, [f"{run.name}: {problem}" for problem in problems + _take(run, lines, keep)]
+
+
+def _take(run: Run, lines: list[Record], keep: Collection[str]) -> list[str]:
+    """Give a run its records; returns what was wrong with them."""
+    problems = []
     whole = [line for line in lines if "metrics" in line and "parts" in line]
     if len(whole) < len(lines):
         problems.append(f"{len(lines) - len(whole)} lines without metrics or parts were skipped")
@@ -205,7 +213,19 @@ def load_run(
     run.records, repeated = _without_repeats(_slim(line, keep) for line in whole)
     if repeated:
         problems.append(f"{repeated} repeated (step, weights), of which the last was kept")
-    return run, [f"{run.name}: {problem}" for problem in problems]
+    return problems
+
+
+def load_archive(path: Path, keep: Collection[str] = FIELDS) -> list[Run]:
+    """The runs of a published sweep: the lines of its done runs in one gzipped file (``publish.py``)."""
+    by_run: dict[str, list[Record]] = {}
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            by_run.setdefault((record := json.loads(line))["run"], []).append(record)
+    runs = [Run(name, RunSpec.from_dict(lines[0]["spec"]), "done") for name, lines in by_run.items()]
+    for run in runs:
+        _take(run, by_run[run.name], keep)
+    return runs
 
 
 def load(folder: Path, keep: Collection[str] = FIELDS) -> Sweep:
@@ -215,6 +235,8 @@ def load(folder: Path, keep: Collection[str] = FIELDS) -> Sweep:
     planned = {spec.run_id(): spec for spec in plan or []}
     runs: dict[str, Run] = {}
     notes: list[str] = []
+    if (archive := folder / ARCHIVE).exists():
+        runs = {run.name: run for run in load_archive(archive, keep)}
     for path in run_folders(folder):
         run, problems = load_run(path, keep, planned.get(path.name))
         notes += problems
