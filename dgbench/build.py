@@ -69,8 +69,8 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     split = tasks.TASKS[spec.task](spec, dataset, dataset.domain_names(machine.data_dir))
     if len(split.labelled) < method.min_domains:
         raise UsageError(
-            f"{method.__name__} needs at least {method.min_domains} source domains, {len(split.labelled)} are "
-            f"left; choose fewer targets or a data set with more domains than {len(split.domains)}"
+            f"{method.__name__} needs at least {method.min_domains} source domains, "
+            f"{len(split.labelled)} are left; choose fewer targets or a data set with more domains"
         )
     seed = hparams.seed_hash(spec.trial_seed, spec.seed)
     size = spec.image_size or split.labelled[0].domain.images.shape[1]
