@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import UsageError, exit_on_usage_error, unknown
-from .records import Sweep, load
+from .load import load
+from .runs import Sweep
 
 FORMATS = ("text", "markdown", "latex", "csv")
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.format not in FORMATS:
         raise unknown("format", args.format, FORMATS)
     from . import formats, published, tables  # numpy comes with them
-    from .selection import RULES
+    from .rules import RULES
 
     if args.selection not in RULES:
         raise unknown("selection", args.selection, RULES)
@@ -73,7 +74,7 @@ def _summary(sweep: Sweep) -> str:
     told = ", ".join(
         f"{states[state]} {state}" for state in ("done", "running", "failed", "waiting") if states[state]
     )
-    records = sum(len(run.records) for run in sweep.runs)
+    records = sum(len(run.columns) for run in sweep.runs)
     return f"Total records: {records}, of {len(sweep.runs)} runs: {told}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import Cell, Row, Table
-from .selection import RULES
+from .rules import RULES
 
 FOLDER = Path(__file__).parents[1] / "results" / "published"
 

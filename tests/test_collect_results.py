@@ -6,8 +6,8 @@ from literal_runs import SHARED, spec, write_simple
 
 from dgbench import collect_results, published
 from dgbench.errors import UsageError
-from dgbench.records import load
-from dgbench.selection import RULES
+from dgbench.load import load
+from dgbench.rules import RULES
 from dgbench.tables import build
 
 PAPER = """paper,table,task,dataset,method,column,metric,value,spread
