@@ -12,9 +12,10 @@ from typing import Any
 
 from . import registry
 from .errors import UsageError
+from .evidence import is_held_out_pair
 from .formats import Cell, Row, measure, row_of
 from .runs import Run, Settings
-from .selection import Choice, Column, Rule, is_held_out_pair
+from .selection import Choice, Column, Rule
 
 WEIGHTS = {"raw": "", "ema": " + EMA", "swa": " + SWA", "swad": " + SWAD"}
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from .errors import UsageError, unknown
-from .selection import LABEL_FREE, Candidates, Rule, domain_of
+from .evidence import LABEL_FREE, domain_of
+from .selection import Candidates, Rule
 from .spec import RunSpec
 
 DEFAULT = "training_domain_validation"

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
+from .evidence import is_held_out_pair
 from .formats import Cell, Row, Table, measure, row_of
 from .rows import Group
 from .rules import RULES
 from .runs import Run, Settings, Sweep
-from .selection import DRAWS, Rule, is_held_out_pair, select
+from .selection import DRAWS, Rule, select
 from .stats import SPREADS
 
 ROW = ("algorithm", "hparams", "averaging")
