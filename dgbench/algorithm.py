@@ -105,12 +105,12 @@ class Algorithm(nn.Module):
         self.descend(loss)
         return {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
 
-    def descend(self, loss: Tensor) -> None:
-        """Zero the gradients, back-propagate, step every optimizer."""
+    def descend(self, loss: Tensor, only: int | None = None) -> None:
+        """Zero the gradients, back-propagate, step every optimizer, or only one of them."""
         for optim in self.optims:
             optim.zero_grad(set_to_none=True)
         loss.backward()
-        for optim in self.optims:
+        for optim in self.optims if only is None else [self.optims[only]]:
             optim.step()
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
