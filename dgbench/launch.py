@@ -17,11 +17,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import files
+from . import build, files
 from .machine import Machine
 from .spec import RunSpec
 from .train import Busy, run, summary
-from .train import check as check_spec
 
 
 def check(runs: Sequence[RunSpec]) -> None:
@@ -30,7 +29,7 @@ def check(runs: Sequence[RunSpec]) -> None:
     for spec in runs:
         key = replace(spec, trial_seed=0, hparams_seed=0, test_envs=(), source_envs=())
         if (text := repr(key)) not in checked:
-            check_spec(spec)
+            build.check(spec)
             checked.add(text)
 
 

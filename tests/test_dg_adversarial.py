@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_vectors import Case, cases, close, documents
+from golden_vectors import Case, cases, close
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -619,29 +619,3 @@ def test_miro_stages_of_a_resnet() -> None:
     algorithm.update(batch)
     assert all(torch.equal(value, oracle[name]) for name, value in algorithm.oracle.state_dict().items())
     assert algorithm.loss(batch)[1]["penalty"] > start and not algorithm.oracle.training
-
-
-# Hyper-parameters
-
-DOMAINBED = ("DANN", "CDANN", "SelfReg", "CAD", "CondCAD", "ADRMX", "URM", "ERMPlusPlus")
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("name", DOMAINBED)
-def test_hyper_parameters_are_domainbeds(name: str) -> None:
-    """Defaults and every random draw, for the names that both sides have."""
-    method, drawn = registry.find("algorithms", name), 0
-    for document in documents("domainbed", "hparams"):
-        for key, expected in document.items():
-            algorithm, dataset, hparams_seed, trial_seed = key.split("|")
-            if algorithm != name:
-                continue
-            known = dataset.lower() in map(str.lower, registry.names("datasets"))
-            data = registry.find("datasets", dataset) if known else Dataset
-            ours = hparams.resolve(method, data, {}, int(hparams_seed), int(trial_seed))
-            for hp in set(ours) & set(expected):
-                assert ours[hp] == expected[hp], (key, hp)
-            drawn += 1
-            missing = set(method.hparams) - set(expected)  # type: ignore[attr-defined]
-            assert missing <= {"grad_penalty_form", "train_head", "remix", "sma_start_iter"}
-    assert drawn

@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..hparams import Choice
+from ..losses.precision import full_precision
 from ..networks.heads import projector
 
 BASE_TEMPERATURE = 0.07
@@ -53,6 +54,7 @@ class CAD(Algorithm):
         ce, penalty = cross_entropy(self.classifier(z), batch.y), self.bottleneck(z, batch.y, batch.d)
         return ce + self.hp["lmbda"] * penalty, {"ce": ce, "penalty": penalty}
 
+    @full_precision
     def bottleneck(self, z: Tensor, y: Tensor, d: Tensor) -> Tensor:
         """The mean of tau / 0.07 B_i of features z (N, F), classes y (N,) and domains d (N,)."""
         z = z if self.project is None else self.project(z)

@@ -80,7 +80,7 @@ class DANN(Algorithm):
         loss = loss_d = self.discriminator_loss(z, batch.y, batch.d)
         if not discriminators:
             loss = self.generator_loss(z, batch, loss_d)
-        self.descend(loss, only=int(discriminators))
+        self.descend(loss, self.optims[discriminators])
         return {"loss": loss.detach(), "discriminator": loss_d.detach()}
 
     def encode(self, x: Tensor) -> Any:

@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..hparams import Choice
+from ..losses.precision import full_precision
 
 EPS, START = 1e-5, 0.1
 
@@ -66,6 +67,7 @@ class MIRO(Algorithm):
         return ce + self.hp["ld"] * penalty, {"ce": ce, "penalty": penalty}
 
 
+@full_precision
 def information(f: Tensor, f0: Tensor, v: Tensor) -> Tensor:
     """1/2 mean[(f - f0)^2 / v + log v] of features (N, ...) and variances (...)."""
     return ((f - f0).square() / v + v.log()).mean() / 2

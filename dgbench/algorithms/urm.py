@@ -13,6 +13,7 @@ smoothing s the targets 1 and 0 of L_d are drawn from [1 - s, 1] and [0, s].
 g: linear (F, 100), leaky ReLU, ``urm_discriminator_hidden_layers`` times the same (100, 100), then
 linear (100, 1).
 Source: DomainBed, algorithms.py, class URM.
+The hyper-parameter urm is DomainBed's too: declared and drawn there, and never read.
 Differs from the paper: lambda weighs the features' part of L_d too; with relu the features reach beyond the
 noise's range.
 """  # noqa: E501
@@ -36,6 +37,7 @@ class URM(Algorithm):
     """A discriminator tells features from uniform noise, the featurizer makes them alike."""
 
     hparams = {
+        "urm": ("adversarial", Choice(("adversarial",))),
         "urm_adv_lambda": (0.1, Uniform(0.0, 0.2)),
         "urm_discriminator_label_smoothing": (0.0, Uniform(0.0, 0.0)),
         "urm_discriminator_optimizer": ("adam", Option(("adam", "sgd"))),
@@ -44,6 +46,7 @@ class URM(Algorithm):
         "urm_discriminator_lr": (5e-5, LogUniform(-6, -4.5)),
     }
     hparams_on = on_small_images({"urm_discriminator_lr": (1e-3, LogUniform(-5.5, -3.5))})
+    quirks = {"unread": "urm"}
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
@@ -71,10 +74,10 @@ class URM(Algorithm):
         z = self.features(batch.x)
         ce, fooled = cross_entropy(self.classifier(z), batch.y), self.judged(z, 1.0, 1.0)
         loss = ce + self.hp["urm_adv_lambda"] * fooled
-        self.descend(loss, only=0)
+        self.descend(loss, self.optims[0])
         noise = self.low + (1 - self.low) * torch.rand_like(z)
         loss_d = self.discriminator_loss(z.detach(), noise)
-        self.descend(loss_d, only=1)
+        self.descend(loss_d, self.optims[1])
         return {"loss": loss.detach(), "ce": ce.detach(), "discriminator": loss_d.detach()}
 
     def discriminator_loss(self, z: Tensor, noise: Tensor) -> Tensor:

@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .precision import full_precision
 
+
+@full_precision
 def supcon(z: Tensor, y: Tensor, temperature: float) -> Tensor:
     """L_out of supervised contrastive learning (Khosla et al., NeurIPS 2020; arXiv 2004.11362, equation 2).
 
@@ -20,6 +23,7 @@ def supcon(z: Tensor, y: Tensor, temperature: float) -> Tensor:
     return -_mean_over_partners(log_p, positive).sum() / positive.any(1).sum().clamp(min=1)
 
 
+@full_precision
 def domain_weighted_supcon(
     z: Tensor, y: Tensor, d: Tensor, temperature: float = 0.07, same_domain: float = 0.5
 ) -> Tensor:
