@@ -150,11 +150,15 @@ class Adapted(ours.Algorithm):
     def forward(self, x: Tensor) -> Tensor:
         return self.module.predict(x)
 
+    @property
+    def featurizer(self) -> Any:  # type: ignore[override]
+        """The class's, or all of it: what pretrained weights are in."""
+        return getattr(self.module, "featurizer", self.module)
+
     def features(self, x: Tensor) -> Tensor:
-        featurizer = getattr(self.module, "featurizer", None)
-        if featurizer is None:
+        if self.featurizer is self.module:
             raise UsageError(f"{self.method.__name__} has no attribute featurizer, so it gives no features")
-        return featurizer(x)
+        return self.featurizer(x)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those now in the attributes that the constructor filled; methods replace some while they run."""
