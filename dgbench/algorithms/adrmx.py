@@ -14,7 +14,7 @@ Turns as in DANN with k = d_steps_per_g_step: L_d descends by g, L_g by all the 
 ``remix`` "same_class" draws (i_c, j_c) as two rows of class c; "domainbed" uses their positions among the
 rows of class c as if they were rows of the batch, so i_c and j_c are two of the batch's first rows of any
 class. The model that is evaluated is c1(u).
-Source: DomainBed, algorithms.py, class ADRMX.
+Source: DomainBed, algorithms.py, class ADRMX, from memory of it.
 Differs from the paper: the remixed pairs, as said; they are not drawn from different domains; the
 evaluated features are u, not the invariant w.
 """

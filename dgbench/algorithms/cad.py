@@ -9,7 +9,7 @@ Objective as coded, z (N, F) features (through a head if ``is_project``, of unit
 
 over the rows i that share their class with another row and have a row of another domain. With
 ``is_flipped`` false it is B_i = +log sum_{j: d_j = d_i} p_ij, where j = i takes part with s_ii = 0.
-Source: DomainBed, algorithms.py, class AbstractCAD.
+Source: DomainBed, algorithms.py, class AbstractCAD (``is_flipped`` false from memory of it).
 Differs from the paper: the features are not normalised and not projected by default; the form that is
 minimised by raising the probability of other domains, which the paper finds more stable, is the default;
 only rows with a partner of their class count, though this bottleneck does not use the class; no

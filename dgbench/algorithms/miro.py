@@ -11,7 +11,7 @@ not depend on x; v_l starts at 0.1, and b_l learns with lr_mult times the learni
 stem (after max-pooling) and the four blocks, for any other network the features (N, F) alone.
 The frozen copy stays in evaluation mode. A network without pretrained weights has its random initial weights
 as the oracle; the method then only keeps the features near their start.
-Source: the MIRO repository's algorithm in its default setting (all of the stem and the blocks).
+Source: the MIRO repository, class MIRO with stem and blocks, from memory of it.
 Differs from the paper: the same; constants of the Gaussian's log-density are left out.
 """  # noqa: E501
 

@@ -7,7 +7,7 @@ of i's class in the batch, from any domain:
     L = CE + supcon_weight * mean_i -1/|P(i)| sum_{p in P(i)} log( exp(s_ip) / sum_{a != i} exp(s_ia) )
 
 over the rows with P(i) not empty; head: linear (F, F), ReLU, linear (F, 128), used in training only.
-Source: the paper's equation; the published rows of domain generalization differ in these choices.
+Source: the paper's equation.
 Differs from the paper: one stage with cross-entropy beside it instead of pretraining and then a linear
 classifier; one view per image, so positives are other images; temperature 0.1 as in the paper's text.
 """

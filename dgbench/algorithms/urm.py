@@ -12,7 +12,7 @@ Every update descends L by featurizer and classifier, then L_d (with the z from 
 smoothing s the targets 1 and 0 of L_d are drawn from [1 - s, 1] and [0, s].
 g: linear (F, 100), leaky ReLU, ``urm_discriminator_hidden_layers`` times the same (100, 100), then
 linear (100, 1).
-Source: DomainBed, algorithms.py, class URM.
+Source: DomainBed, algorithms.py, class URM, from memory of it.
 The hyper-parameter urm is DomainBed's too: declared and drawn there, and never read.
 Differs from the paper: lambda weighs the features' part of L_d too; with relu the features reach beyond the
 noise's range.
