@@ -187,9 +187,7 @@ def knows_tensors_only(method: Method) -> str | None:
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = {f".{f.attr}()" for f in called if isinstance(f, ast.Attribute) and f.attr in TRAINERS}
     found |= {f"{f.id}()" for f in called if isinstance(f, ast.Name) and f.id in TRAINERS}
-    _require(
-        not found, f"its file calls {', '.join(sorted(found))}; the trainer owns devices, files and logs"
-    )
+    _require(not found, f"its file calls {', '.join(sorted(found))}; devices and files are not its own")
     return None
 
 
