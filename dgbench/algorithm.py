@@ -80,7 +80,8 @@ class Algorithm(nn.Module):
 
     quirks: ClassVar[Mapping[str, str]] = {}
     """Promises of the contract that the published method breaks: {"unmoved": pattern of parameter names that
-    never train, "batch": why evaluation depends on the batch}."""
+    never train, "unread": pattern of hyper-parameters that it declares and ignores, "batch": why evaluation
+    depends on the batch}."""
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()

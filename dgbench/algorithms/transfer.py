@@ -12,7 +12,7 @@ cross-entropy of source domain e. One update is:
 Steps 1 and 2 share one Adam over g and h, or plain SGD with gda.
 Source: DomainBed, algorithms.py, class Transfer, from memory of it.
 gda: DomainBed hands its SGD the parameters of the adversary, so that g and h would never train; here it gets
-those of g and h. DomainBed declares weight_decay_d and beta1 too but reads neither; they are left out here.
+those of g and h. weight_decay_d and beta1 are DomainBed's too: declared and drawn there, and never read.
 Differs from the paper: the adversary restarts from h in every update; z in step 3 is computed once, which
 matters only with dropout or batch norm that is not frozen.
 """
@@ -39,7 +39,10 @@ class Transfer(Algorithm):
         "d_steps_per_g": (10, Choice((1, 2, 5))),
         "gda": (False, Choice((True,))),
         "lr_d": (1e-3, LogUniform(-4.5, -2.5)),
+        "weight_decay_d": (0.0, LogUniform(-6, -2)),
+        "beta1": (0.5, Choice((0.0, 0.5))),
     }
+    quirks = {"unread": "weight_decay_d|beta1"}
     tasks = ("domain_generalization",)
     min_domains = 2
 
