@@ -147,6 +147,24 @@ def test_unlike_pictures_and_plain_ones_are_no_pairs(tmp_path: Path) -> None:
     assert duplicates.pairs(duplicates.scan(paths, "")) == []
 
 
+def test_an_equal_hash_alone_makes_no_pair() -> None:
+    from scipy.fft import idctn
+
+    draw = np.random.default_rng(0)
+    signs = np.where(draw.permutation(64) < 32, 1, -1).reshape(8, 8)
+    strong = draw.integers(0, 2, (8, 8)) * 9 + 1
+    grey = np.zeros((2, 32, 32), np.uint8)
+    for i, size in enumerate((strong, 11 - strong)):  # each strong where the other is weak
+        frequencies = np.zeros((32, 32))
+        frequencies[:8, :8] = signs * size * 100
+        frequencies[0, 0] = 128 * 4 * 32 * 32
+        grey[i] = idctn(frequencies).round().clip(0, 255)
+    first, second = duplicates.perceptual(grey)
+    assert duplicates._ones(np.array([first ^ second]))[0] <= duplicates.DISTANCE
+    assert list(duplicates._near(np.array([first, second]), grey)) == []
+    assert list(duplicates._near(np.array([first, first]), grey[[0, 0]])) == [(0, 1)]
+
+
 def test_a_large_group_is_listed_from_its_first(tmp_path: Path) -> None:
     file = io.BytesIO()
     _picture(0, 8).save(file, "png")

@@ -255,6 +255,22 @@ def test_a_kill_while_placing_leaves_no_folder(
     assert len(server.requests) == 1  # the archive was whole
 
 
+def test_the_folder_is_renamed_when_it_is_whole(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def write(root: Path, facts: Any) -> None:
+        original(root, facts)
+        made.append(root.stat().st_ino)
+        assert not (tmp_path / "data/PACS").exists()
+
+    original = manifest.write
+    monkeypatch.setattr(manifest, "write", write)
+    _run(tmp_path, "--source", _folder(tmp_path / "mine"))
+    assert made == [(tmp_path / "data/PACS").stat().st_ino]
+
+
 def test_what_came_with_other_numbers_is_kept_and_can_be_imported(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

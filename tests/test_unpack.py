@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dgbench.unpack import UnpackError, is_archive, unpack
+from dgbench.unpack import UnpackError, _Bounded, is_archive, unpack
 
 FILES = {"PACS/photo/dog/a.jpg": b"one", "PACS/photo/dog/b c.jpg": b"two" * 1000, "PACS/empty.txt": b""}
 
@@ -131,6 +131,13 @@ def test_one_compressed_bomb(tmp_path: Path) -> None:
     (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(150_000_000), 1))
     with pytest.raises(UnpackError, match="decompression bomb"):
         unpack(tmp_path / "x.gz", tmp_path / "out", limit=1_000_000)
+
+
+def test_a_stream_gives_no_more_than_its_bound(tmp_path: Path) -> None:
+    stream = _Bounded(io.BytesIO(bytes(5000)), 1000, tmp_path)
+    assert stream.peek() == bytes(512) and stream.read(600) == bytes(600)
+    with pytest.raises(UnpackError, match="decompression bomb"):
+        stream.read(600)
 
 
 def test_a_zip_that_declares_less_than_it_holds(tmp_path: Path) -> None:
