@@ -53,6 +53,11 @@ class Batch:
         """(N, ...) -> (D, B, ...): a view, no copy."""
         return values.view(self.num_domains, -1, *values.shape[1:])
 
+    @property
+    def members(self) -> Tensor:
+        """(D, N) bool: the rows of each source domain, for ``losses.sets``."""
+        return self.d == torch.arange(self.num_domains, device=self.d.device)[:, None]
+
 
 class Algorithm(nn.Module):
     """Base of every method: a featurizer, a classifier, one loss, one optimizer.
@@ -75,7 +80,8 @@ class Algorithm(nn.Module):
 
     quirks: ClassVar[Mapping[str, str]] = {}
     """Promises of the contract that the published method breaks: {"unmoved": pattern of parameter names that
-    never train, "batch": why evaluation depends on the batch}."""
+    never train, "unread": pattern of hyper-parameters that it declares and ignores, "batch": why evaluation
+    depends on the batch}."""
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()
@@ -105,13 +111,20 @@ class Algorithm(nn.Module):
         self.descend(loss)
         return {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
 
-    def descend(self, loss: Tensor) -> None:
-        """Zero the gradients, back-propagate, step every optimizer."""
-        for optim in self.optims:
+    def descend(self, loss: Tensor, *optims: torch.optim.Optimizer) -> None:
+        """Zero the gradients, back-propagate, step ``optims`` (none given: every optimizer)."""
+        for optim in optims or self.optims:
             optim.zero_grad(set_to_none=True)
         loss.backward()
-        for optim in self.optims:
+        for optim in optims or self.optims:
             optim.step()
+
+    def annealed(self, weight: str, start: str, before: float = 0.0) -> float:
+        """The penalty weight in force: ``hp[weight]`` from update ``hp[start]`` on, where Adam restarts."""
+        value = self.hp[weight]
+        if self.step == self.hp[start]:
+            self.reset_optimizers()
+        return value if self.step >= self.hp[start] else before
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Fresh optimizers; called once, and again after ``reset_optimizers``."""

@@ -41,7 +41,8 @@ class Ratio:
 
 def alternate(name: str, ours: Callable[[], None], reference: Callable[[], None], turns: int) -> Ratio:
     """Run both in turns, after one warm-up each."""
-    ours(), reference()
+    ours()
+    reference()
     times = [(_milliseconds(ours), _milliseconds(reference)) for _ in range(turns)]
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     return Ratio(name, mine, theirs, statistics.median(a / b for a, b in times))

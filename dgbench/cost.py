@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import networks, registry
 from .algorithm import Problem
+from .build import check
 from .spec import RunSpec
 from .tasks import sources_and_targets
-from .train import check
 
 TRAINING_PASSES = 3  # forward, and backward to inputs and to weights
 

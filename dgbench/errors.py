@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 
-class UsageError(ValueError):
+class UsageError(Exception):
     """Bad input. Its message is one line and ends with the valid choices where there are any."""
 
 

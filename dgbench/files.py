@@ -26,21 +26,22 @@ def replace_text(path: Path, text: str) -> None:
     replace(path, lambda file: file.write(text.encode()))
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed ``replace`` left in a folder that has one writer."""
+    for path in folder.glob(".*.part"):
+        path.unlink()
+
+
 @contextmanager
-def lock(path: Path) -> Iterator[bool]:
-    """Hold the lock at ``path``; yields False when another process has it. Ends with the process."""
-    with open(path, "a") as file:
+def lock(path: Path, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock at ``path``; yields False when another process has it. Ends with the process.
+
+    shared: only ask; several processes may ask at once, and a folder that cannot be written is no obstacle.
+    """
+    with open(path, "r" if shared else "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         yield True
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock at ``path``."""
-    if not path.exists():
-        return False
-    with lock(path) as free:
-        return not free

@@ -7,6 +7,7 @@ memory) fails its own run only; a new one takes its place.
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -16,11 +17,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import files
+from . import build, files
 from .machine import Machine
 from .spec import RunSpec
 from .train import Busy, run, summary
-from .train import check as check_spec
 
 
 def check(runs: Sequence[RunSpec]) -> None:
@@ -29,7 +29,7 @@ def check(runs: Sequence[RunSpec]) -> None:
     for spec in runs:
         key = replace(spec, trial_seed=0, hparams_seed=0, test_envs=(), source_envs=())
         if (text := repr(key)) not in checked:
-            check_spec(spec)
+            build.check(spec)
             checked.add(text)
 
 
@@ -158,6 +158,6 @@ def _bar(total: int) -> Any:
 
 def _report(bar: Any, spec: RunSpec, succeeded: bool, text: str) -> None:
     if not succeeded:
-        bar.write(f"failed {spec.run_id()}: {text}")
+        bar.write(f"failed {spec.run_id()}: {text}", file=sys.stderr)
     bar.set_postfix_str(f"{spec.run_id()} {text}"[:120], refresh=False)
     bar.update()

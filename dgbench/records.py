@@ -6,7 +6,7 @@ keyed ``<domain>/<part>/<metric>``, and its ``parts`` say which ``<domain>/<part
 folders are read into the same shape.
 """
 
-import fcntl
+import gzip
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -15,17 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import domainbed_records
+from . import domainbed_records, files
 from .errors import UsageError
 from .spec import RunSpec
 
 Record = dict[str, Any]
-Settings = tuple[tuple[str, str], ...]  # ((field of RunSpec, its value as JSON), ...)
+Settings = tuple[tuple[str, Any], ...]  # ((field of RunSpec, its value; a mapping as JSON), ...)
 FIELDS = ("step", "weights", "metrics", "parts")
 """What selection needs of a record; ``load(..., keep=...)`` keeps others."""
 CELL = ("test_envs", "source_envs", "trial_seed", "hparams_seed")
 """The fields of a spec that differ within one row of a table."""
-RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock")
+ARCHIVE = "records.jsonl.gz"
+RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock", "out.txt")
 
 
 @dataclass
@@ -42,8 +43,11 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """What the runs of one row share: all of the spec but ``CELL``."""
-        values = {f.name: getattr(self.spec, f.name) for f in fields(self.spec)}
-        return tuple((name, json.dumps(v, sort_keys=True)) for name, v in values.items() if name not in CELL)
+        values = {f.name: getattr(self.spec, f.name) for f in fields(self.spec) if f.name not in CELL}
+        return tuple(
+            (name, json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value)
+            for name, value in values.items()
+        )
 
     @property
     def reason(self) -> str:
@@ -101,27 +105,16 @@ def truncate(path: Path, before_step: int) -> int:
     kept = [line for line in lines if (value := _parse(line)) is not None and value["step"] < before_step]
     new = b"".join(line + b"\n" for line in kept)
     if new != old:
-        aside = path.with_name(path.name + ".part")
-        with open(aside, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        files.replace(path, lambda file: file.write(new))
     return len(lines) - len(kept)
 
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds ``flock`` on the file; a missing file is not locked."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    with files.lock(path, shared=True) as free:
+        return not free
 
 
 def state(folder: Path) -> str:
@@ -180,42 +173,75 @@ def run_folders(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"no folder {str(folder)!r}; give the folder that a sweep wrote")
-    below = [path for path in [folder, *sorted(folder.iterdir())] if path.is_dir()]
+    if any((folder / name).exists() for name in RUN_FILES[:2]):
+        return [folder]
+    below = (Path(entry.path) for entry in sorted(os.scandir(folder), key=lambda e: e.name) if entry.is_dir())
     return [path for path in below if any((path / name).exists() for name in RUN_FILES)]
 
 
-def load_run(folder: Path, keep: Collection[str] = FIELDS) -> tuple[Run | None, list[str]]:
-    """A run of ours or of DomainBed, and what was skipped. None where nothing says which run it is."""
+def load_run(
+    folder: Path, keep: Collection[str] = FIELDS, planned: RunSpec | None = None
+) -> tuple[Run | None, list[str]]:
+    """A run of ours or of DomainBed, and what was skipped. None where nothing says which run it is.
+
+    ``planned``: its spec, for a folder that holds none yet.
+    """
     folder = Path(folder)
+    found_as = state(folder)  # before its records: a run may end in between
     lines, problems = read_lines(folder / "results.jsonl")
     is_domainbed = bool(lines) and "args" in lines[0]
-    spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines)
+    spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(folder, lines) or planned
     if spec is None:
         return None, [f"{folder.name}: no spec.json and no record, so not counted", *problems]
-    run = Run(folder.name, spec, state(folder), error=_last_line(folder / "error.txt"))
     if is_domainbed:
         lines = domainbed_records.convert(spec, lines)
-    for line in lines:
-        for domain, content in (line.get("fingerprint") or {}).items():
-            run.fingerprints.setdefault(domain, set()).add(json.dumps(content, sort_keys=True))
-    run.records, repeated = _without_repeats(_slim(line, keep) for line in lines)
+    run = Run(folder.name, spec, found_as, error=last_line(folder / "error.txt"))
+    return run, [f"{run.name}: {problem}" for problem in problems + _take(run, lines, keep)]
+
+
+def _take(run: Run, lines: list[Record], keep: Collection[str]) -> list[str]:
+    """Give a run its records; returns what was wrong with them."""
+    problems = []
+    whole = [line for line in lines if "metrics" in line and "parts" in line]
+    if len(whole) < len(lines):
+        problems.append(f"{len(lines) - len(whole)} lines without metrics or parts were skipped")
+    contents = [line.get("fingerprint") for line in whole]
+    for content, before in zip(contents, [None, *contents], strict=False):
+        if content and content != before:
+            for domain, told in content.items():
+                run.fingerprints.setdefault(domain, set()).add(json.dumps(told, sort_keys=True))
+    run.records, repeated = _without_repeats(_slim(line, keep) for line in whole)
     if repeated:
         problems.append(f"{repeated} repeated (step, weights), of which the last was kept")
-    return run, [f"{run.name}: {problem}" for problem in problems]
+    return problems
+
+
+def load_archive(path: Path, keep: Collection[str] = FIELDS) -> list[Run]:
+    """The runs of a published sweep: the lines of its done runs in one gzipped file (``publish.py``)."""
+    by_run: dict[str, list[Record]] = {}
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            by_run.setdefault((record := json.loads(line))["run"], []).append(record)
+    runs = [Run(name, RunSpec.from_dict(lines[0]["spec"]), "done") for name, lines in by_run.items()]
+    for run in runs:
+        _take(run, by_run[run.name], keep)
+    return runs
 
 
 def load(folder: Path, keep: Collection[str] = FIELDS) -> Sweep:
     """Every run of a sweep's folder, planned or found. ``UsageError`` where there is none."""
     folder = Path(folder)
+    plan = _plan(folder / "sweep.json")
+    planned = {spec.run_id(): spec for spec in plan or []}
     runs: dict[str, Run] = {}
     notes: list[str] = []
+    if (archive := folder / ARCHIVE).exists():
+        runs = {run.name: run for run in load_archive(archive, keep)}
     for path in run_folders(folder):
-        run, problems = load_run(path, keep)
+        run, problems = load_run(path, keep, planned.get(path.name))
         notes += problems
         if run is not None:
             runs[run.name] = run
-    plan = _plan(folder / "sweep.json")
-    planned = {spec.run_id(): spec for spec in plan or []}
     if plan is not None and (extra := sorted(set(runs) - set(planned))):
         notes.append(f"not in sweep.json, but counted: {', '.join(extra)}")
     ordered = [runs.get(name) or Run(name, spec) for name, spec in planned.items()]
@@ -258,7 +284,8 @@ def _plan(path: Path) -> list[RunSpec] | None:
         raise UsageError(f"{path} is no plan of a sweep ({error}); launch the sweep again") from error
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """The last line of a text that is not blank; empty if there is none."""
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -50,8 +50,8 @@ class RunSpec:
 
     def resolved(self, data_dir: Path | None = None) -> "RunSpec":
         """The same run with names checked and every default filled in; ``UsageError`` for bad values."""
-        dataset = registry.find("datasets", self.dataset)
-        envs = dataset.domain_names(data_dir)  # type: ignore[attr-defined]
+        dataset: Any = registry.find("datasets", self.dataset)
+        envs = dataset.domain_names(data_dir)
         if self.task not in TASKS:
             raise unknown("task", self.task, TASKS)
         for name in self.averaging:
@@ -59,23 +59,23 @@ class RunSpec:
                 raise unknown("averaging", name, AVERAGING)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
-        fixed = dataset.input_shape is not None  # type: ignore[attr-defined]
+        fixed = dataset.input_shape is not None
         if fixed and self.image_size not in (None, 0):
             raise UsageError(f"--image_size has no meaning for {self.dataset}, whose images have one size")
-        backbone = self.backbone or dataset.backbone  # type: ignore[attr-defined]
+        backbone = self.backbone or dataset.backbone
         pretrained = self.pretrained or _default_weights(backbone)
         values: dict[str, Any] = {
             "dataset": dataset.__name__,
             "algorithm": registry.canonical("algorithms", self.algorithm),
             "test_envs": domains(self.test_envs, envs),
             "source_envs": domains(self.source_envs, envs),
-            "steps": self.steps or dataset.steps,  # type: ignore[attr-defined]
-            "checkpoint_freq": self.checkpoint_freq or dataset.checkpoint_freq,  # type: ignore[attr-defined]
+            "steps": self.steps or dataset.steps,
+            "checkpoint_freq": self.checkpoint_freq or dataset.checkpoint_freq,
             "averaging": tuple(sorted(set(self.averaging))),
             "backbone": backbone,
             "pretrained": pretrained,
             "freeze_bn": pretrained != "none" if self.freeze_bn is None else self.freeze_bn,
-            "image_size": 0 if fixed else self.image_size or dataset.image_size,  # type: ignore[attr-defined]
+            "image_size": 0 if fixed else self.image_size or _image_size(backbone) or dataset.image_size,
         }
         spec = replace(self, **values)
         spec._check()
@@ -125,6 +125,14 @@ def _default_weights(backbone: str) -> str:
     if backbone.startswith("timm:"):
         return "default"
     return "IMAGENET1K_V1" if backbone.startswith("resnet") else "none"
+
+
+def _image_size(backbone: str) -> int | None:
+    if not backbone.startswith("timm:"):
+        return None
+    from .networks import image_size  # imports torch
+
+    return image_size(backbone)
 
 
 def domains(names: tuple[str, ...], envs: tuple[str, ...]) -> tuple[str, ...]:

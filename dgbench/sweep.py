@@ -101,21 +101,18 @@ def status_text(folder: Path, runs: Sequence[RunSpec]) -> str:
     counts = Counter(state.values())
     lines = [", ".join(f"{counts[name]} {name}" for name in ("waiting", "running", "failed", "done"))]
     lines += [
-        f"running  {run_id}: {_last_line(folder / run_id / 'log.txt')}" for run_id in _in(state, "running")
+        f"running  {run_id}: {records.last_line(folder / run_id / 'log.txt')}"
+        for run_id in _in(state, "running")
     ]
     lines += [
-        f"failed   {run_id}: {_last_line(folder / run_id / 'error.txt')}" for run_id in _in(state, "failed")
+        f"failed   {run_id}: {records.last_line(folder / run_id / 'error.txt')}"
+        for run_id in _in(state, "failed")
     ]
     return "\n".join(lines)
 
 
 def _in(state: dict[str, str], name: str) -> list[str]:
     return [run_id for run_id, is_ in state.items() if is_ == name]
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else "?"
 
 
 def dry_run_text(folder: Path, runs: Sequence[RunSpec], workers: int) -> str:

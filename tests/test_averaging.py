@@ -294,12 +294,13 @@ def test_loading_copies() -> None:
 
 
 def test_swad_result_leaves_the_state() -> None:
-    net = Net()
-    averager = SWAD(net)
-    train(net, {"swad": averager}, range(9))
-    first = [value.clone() for value in averager.result().values]
-    assert all(torch.equal(a, b) for a, b in zip(averager.result().values, first, strict=True))
-    assert not averager.ready(8, last=False) and averager.ready(8, last=True)
+    toy = Toy(np.random.RandomState(5).randn(12, 3))
+    averager = SWAD(toy)
+    drive(averager, toy, [3.0, 1.0, *[1.1] * 10], 1, range(12))
+    assert averager.info()["converged"] and averager._rest()
+    first, info = averager.result().values[0].clone(), averager.info()
+    assert torch.equal(averager.result().values[0], first) and averager.info() == info
+    assert not averager.ready(11, last=False) and averager.ready(11, last=True)
 
 
 def test_swad_stops_in_a_dead_valley() -> None:

@@ -90,6 +90,13 @@ def test_the_trial_seed_decides_the_images_and_nothing_else(cls: type[Dataset]) 
     assert prints[0] == prints[1] and len(set(prints[0])) == len(cls.domains)
 
 
+def test_other_digits_have_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = RotatedDigits(None).load(["15"])[0].fingerprint
+    images, labels, _ = _digits.scikit_digits()
+    monkeypatch.setattr(_digits, "scikit_digits", lambda: _digits._digits(255 - images, labels))
+    assert RotatedDigits(None).load(["15"])[0].fingerprint != before
+
+
 @pytest.mark.parametrize("cls", [RotatedDigits, ColoredDigits])
 def test_a_domain_does_not_depend_on_the_others_asked_for(cls: type[Dataset]) -> None:
     last = cls.domains[-1]
@@ -240,9 +247,10 @@ def test_image_folders_finds_domains_and_classes(tmp_path: Path) -> None:
 
 def test_files_are_in_torchvisions_order(tmp_path: Path) -> None:
     _write_images(tmp_path, ("day",), ("Z", "a", "b"), each=1)
-    for path in ("Z/10.png", "Z/9.JPG", "Z/deep/1.png", "a/x.jpeg", "a/B.png", "a/b.png"):
+    deep = [f"Z/{name}/1.png" for name in "gbafhdce"]
+    for i, path in enumerate(("Z/10.png", "Z/9.JPG", *deep, "a/x.jpeg", "a/B.png", "a/b.png")):
         (tmp_path / "day" / path).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (len(path), 5), "red").save(tmp_path / "day" / path)
+        Image.new("RGB", (i + 1, 5), "red").save(tmp_path / "day" / path)
     (tmp_path / "day" / "a" / "list.txt").write_text("no image")
     theirs = ImageFolder(str(tmp_path / "day"))
     day = ImageFolders(tmp_path, image_size=4).load(["day"])[0]

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from dgbench.algorithms import fishr
 from dgbench.errors import UsageError
-from dgbench.losses.gradients import by_domain, classifier_gradient_variance, domain_risks
+from dgbench.losses.gradients import by_domain, classifier_gradient_variance, separate_risks
 
 torch.set_num_threads(1)
 
@@ -128,9 +128,9 @@ def test_fishr_official(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 # Literal loops, and limits
 
 
-def test_domain_risks_and_gradients() -> None:
+def test_separate_risks_and_gradients() -> None:
     algorithm, batch = build("ANDMask"), image_batch()
-    risks, found = by_domain(domain_risks(algorithm, batch), list(algorithm.parameters()))
+    risks, found = by_domain(separate_risks(algorithm, batch), list(algorithm.parameters()))
     for d in range(3):
         rows = batch.d == d
         torch.testing.assert_close(risks[d], cross_entropy(algorithm(batch.x[rows]), batch.y[rows]))

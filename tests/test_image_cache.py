@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -88,6 +90,10 @@ def test_the_fingerprint_is_the_contents(files: list[Path]) -> None:
     files[0].write_bytes(files[3].read_bytes())
     assert load(files).fingerprint not in prints
     assert load(files[1:]).fingerprint != load(files).fingerprint
+    before, (a, b) = load(files).fingerprint, (path.read_bytes() for path in (files[1], files[4]))
+    files[1].write_bytes(b)
+    files[4].write_bytes(a)
+    assert load(files).fingerprint != before
 
 
 def test_changed_files_are_decoded_anew(files: list[Path]) -> None:
@@ -95,6 +101,15 @@ def test_changed_files_are_decoded_anew(files: list[Path]) -> None:
     Image.new("RGB", (9, 9), "red").save(files[0])
     after = load(files).images
     assert (after[0] == [254, 0, 0]).all() and (after[1:] == before[1:]).all()
+
+
+def test_a_change_that_leaves_the_size_is_seen_by_the_time(files: list[Path]) -> None:
+    path = files[0].with_name("12.bmp")
+    for i, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (4, 4), colour).save(path)
+        os.utime(path, (i, i))
+        image = load([path]).images[0]
+    assert (image == [0, 0, 255]).all()
 
 
 def test_another_domain_with_the_same_file_names_is_another_entry(files: list[Path]) -> None:
@@ -166,6 +181,24 @@ def test_a_folder_that_another_process_is_writing_stays(files: list[Path]) -> No
     with image_cache._lock(other):
         load(files)
         assert entries(".tmp") == ["Other-8-0123.tmp"]
+
+
+def test_who_waited_for_a_lock_holds_the_file_that_is_there(files: list[Path]) -> None:
+    entry = image_cache.folder() / "Any-8-0123"
+    entry.parent.mkdir(parents=True)
+    there: list[bool] = []
+
+    def wait() -> None:
+        with image_cache._lock(entry):
+            there.append(bool(entries(".lock")))
+
+    waiting = threading.Thread(target=wait)
+    with image_cache._lock(entry):
+        waiting.start()
+        time.sleep(0.1)
+        assert not there
+    waiting.join(10)
+    assert there == [True] and not entries(".lock")
 
 
 def test_disk_too_full(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,3 +60,27 @@ def test_a_plugin_without_a_method(tmp_path: Path) -> None:
         registry.load_plugin(path)
     with pytest.raises(UsageError, match="no plugin file"):
         registry.load_plugin(tmp_path / "missing.py")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'needs = ("unlabelled",)',
+            "Picky0 needs unlabelled images, which domain_generalization does not give",
+        ),
+        (
+            'tasks = ("single_source",)',
+            "does not run under domain_generalization; choose from: single_source",
+        ),
+        ("min_domains = 9", "needs at least 9 source domains, 5 are left"),
+    ],
+)
+def test_a_task_that_cannot_give_what_a_method_needs(tmp_path: Path, line: str, message: str) -> None:
+    number = ("needs", "tasks", "min_d").index(line[:5])
+    path = tmp_path / f"picky{number}.py"
+    path.write_text(PLUGIN.format(name=f"Picky{number}") + f"\n    {line}\n")
+    registry.load_plugin(path)
+    with pytest.raises(UsageError, match=message):
+        run(RunSpec("RotatedDigits", f"Picky{number}", test_envs=("0",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -88,7 +88,7 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     cases = {
         "unknown algorithm": ["--algorithms", "EMR"],
         "unknown launcher": ["--launcher", "slrm"],
-        "unknown data set": ["--datasets", "PAC"],
+        "unknown dataset": ["--datasets", "PAC"],
         "unknown hyper-parameter": ["--hparams", '{"x": 1}'],
         "unknown domain": ["--envs", "7"],
     }

@@ -104,7 +104,7 @@ BAD_FLAGS = {
     "source is target": (["--source_envs", "0", "1"], r"0 cannot be source and target at once"),
     "no steps": (["--steps", "-1"], r"--steps .* at least 1"),
     "bad holdout": (["--holdout_fraction", "1.5"], r"not between 0 and 1"),
-    "unknown averaging": (["--averaging", "swat"], r"did you mean swad\? choose from: ema, swa, swad"),
+    "unknown averaging": (["--averaging", "swadd"], r"did you mean swad\? choose from: ema, swa, swad"),
     "unknown backbone": (["--backbone", "resnet19"], r"unknown backbone 'resnet19'; did you mean resnet18"),
     "no weights for a small network": (
         ["--pretrained", "IMAGENET1K_V1"],

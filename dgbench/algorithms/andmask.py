@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Batch, Logs
 from ..hparams import Uniform
-from ..losses.gradients import by_domain, domain_risks
+from ..losses.gradients import by_domain, separate_risks
 
 
 class ANDMask(Algorithm):
@@ -30,7 +30,7 @@ class ANDMask(Algorithm):
 
     def update(self, batch: Batch) -> Logs:
         params = list(self.parameters())
-        risks, grads = by_domain(domain_risks(self, batch), params)
+        risks, grads = by_domain(separate_risks(self, batch), params)
         for p, g in zip(params, grads, strict=True):
             mask = self.mask(g)
             p.grad = mask * g.mean(0) * (1 / (1e-10 + mask.mean()))

@@ -53,10 +53,7 @@ class Fishr(Algorithm):
         self.register_buffer("average", torch.zeros(problem.num_domains, size))  # m
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        anneal = self.hp["penalty_anneal_iters"]
-        weight = self.hp["lambda"] * (self.step >= anneal)
-        if self.step == anneal != 0:
-            self.reset_optimizers()
+        weight = self.annealed("lambda", "penalty_anneal_iters")
         z = self.features(batch.x)
         logits = self.classifier(z)
         ce = cross_entropy(logits, batch.y)

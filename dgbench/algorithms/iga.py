@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Batch, Logs
 from ..hparams import LogUniform
-from ..losses.gradients import by_domain, domain_risks
+from ..losses.gradients import by_domain, separate_risks
 
 
 class IGA(Algorithm):
@@ -27,6 +27,6 @@ class IGA(Algorithm):
     min_domains = 2
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        risks, grads = by_domain(domain_risks(self, batch), list(self.parameters()), create_graph=True)
+        risks, grads = by_domain(separate_risks(self, batch), list(self.parameters()), create_graph=True)
         penalty = sum(((g - g.detach().mean(0)).square().sum() for g in grads), start=risks.new_zeros(()))
         return risks.mean() + self.hp["penalty"] * penalty, {"ce": risks.mean(), "penalty": penalty}

@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from ..algorithm import Algorithm, Batch, Logs
 from ..hparams import Option, Uniform
+from ..losses.precision import full_precision
 
 
 class RSC(Algorithm):
@@ -90,9 +91,10 @@ def true_probability(logits: Tensor, y: Tensor) -> Tensor:
     return logits.softmax(1).gather(1, y[:, None]).squeeze(1)
 
 
+@full_precision
 def quantile(values: Tensor, q: float) -> Tensor:
-    """The linear quantile over the last dimension, kept; bfloat16 has none of its own."""
-    return values.to(torch.promote_types(values.dtype, torch.float32)).quantile(q, dim=-1, keepdim=True)
+    """The linear quantile over the last dimension, which is kept."""
+    return values.quantile(q, dim=-1, keepdim=True)
 
 
 def ranked(values: Tensor, rank: int) -> Tensor:

@@ -61,27 +61,39 @@ class SagNet(Algorithm):
         return [self.adam(s), self.adam(affine), self.adam([*f, *c])]
 
     def update(self, batch: Batch) -> Logs:
-        x, y = batch.x, batch.y
-        if self.hp["sag_variant"] == "official":
-            style, adversary, content = self.optims
-            maps, back = x, nn.Sequential(*self.featurizer.stages()[CUT:], self.classifier)
-            for stage in self.featurizer.stages()[:CUT]:
-                maps = stage(maps)
-            loss = cross_entropy(back(self._restyled(maps)), y)
-            logits = self.style(self._refilled(maps))
-            loss_s = cross_entropy(logits, y)
-            loss_adv = self.adversarial_loss(logits)
-            descend((loss_s, [style], None), (loss_adv, [adversary], CLIP), (loss, [content], None))
-        else:
-            f, c, s = self.optims
-            loss = cross_entropy(self.classifier(self._restyled(self.features(x))), y)
-            descend((loss, [f, c], None))
-            z = self.features(x)
-            loss_s = cross_entropy(self.style(self._refilled(z.detach())), y)
-            descend((loss_s, [s], None))
-            loss_adv = self.adversarial_loss(self.style(self._refilled(z)))
-            descend((loss_adv, [f], None))
-        return {"loss": loss.detach(), "style": loss_s.detach(), "adversary": loss_adv.detach()}
+        official = self.hp["sag_variant"] == "official"
+        losses = (self._official if official else self._domainbed)(batch.x, batch.y)
+        return {name: v.detach() for name, v in zip(("loss", "style", "adversary"), losses, strict=True)}
+
+    def _domainbed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f, c, s = self.optims
+        loss = cross_entropy(self.classifier(self._restyled(self.features(x))), y)
+        self.descend(loss, f, c)
+        z = self.features(x)
+        loss_s = cross_entropy(self.style(self._refilled(z.detach())), y)
+        self.descend(loss_s, s)
+        loss_adv = self.adversarial_loss(self.style(self._refilled(z)))
+        self.descend(loss_adv, f)
+        return loss, loss_s, loss_adv
+
+    def _official(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stages = self.featurizer.stages()
+        maps = nn.Sequential(*stages[:CUT])(x)
+        loss = cross_entropy(nn.Sequential(*stages[CUT:], self.classifier)(self._restyled(maps)), y)
+        logits = self.style(self._refilled(maps))
+        loss_s, loss_adv = cross_entropy(logits, y), self.adversarial_loss(logits)
+        params = [[p for group in optim.param_groups for p in group["params"]] for optim in self.optims]
+        grads = [
+            torch.autograd.grad(each, own, retain_graph=True)
+            for each, own in zip((loss_s, loss_adv, loss), params, strict=True)
+        ]
+        for i, optim in enumerate(self.optims):  # the style network, the adversary, the rest
+            for p, g in zip(params[i], grads[i], strict=True):
+                p.grad = g
+            if i == 1:
+                nn.utils.clip_grad_norm_(params[i], CLIP)
+            optim.step()
+        return loss, loss_s, loss_adv
 
     def adversarial_loss(self, logits: Tensor) -> Tensor:
         """The style network's distance from knowing nothing, L_adv; logits (N, C)."""
@@ -97,19 +109,3 @@ class SagNet(Algorithm):
     @staticmethod
     def _refilled(z: Tensor) -> Tensor:
         return randomize_content(z, torch.randperm(len(z), device=z.device))
-
-
-def descend(*steps: tuple[Tensor, list[torch.optim.Optimizer], float | None]) -> None:
-    """For each (loss, optimizers of its parameters, largest norm): all gradients first, then the steps."""
-    params = [[p for o in optims for g in o.param_groups for p in g["params"]] for _, optims, _ in steps]
-    grads = [
-        torch.autograd.grad(loss, wanted, retain_graph=True)
-        for (loss, _, _), wanted in zip(steps, params, strict=True)
-    ]
-    for (_, optims, clip), own, grad in zip(steps, params, grads, strict=True):
-        for p, g in zip(own, grad, strict=True):
-            p.grad = g
-        if clip is not None:
-            nn.utils.clip_grad_norm_(own, clip)
-        for optim in optims:
-            optim.step()

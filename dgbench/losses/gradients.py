@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ..algorithm import Batch
+from .precision import full_precision
 
 
-def domain_risks(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
+def separate_risks(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """The cross-entropy of each domain, by a forward pass of its own.
 
     Its graph holds that domain's rows only: D backward passes cost as much as one over the whole batch.
@@ -32,6 +33,7 @@ def by_domain(
     return torch.stack(seen), [torch.stack(grads) for grads in zip(*rows, strict=True)]
 
 
+@full_precision
 def classifier_gradient_variance(z: Tensor, logits: Tensor, y: Tensor) -> Tensor:
     """Biased variance over samples of the gradients of CE by a linear classifier's weight and bias.
 
@@ -40,11 +42,7 @@ def classifier_gradient_variance(z: Tensor, logits: Tensor, y: Tensor) -> Tensor
     moments are products of matrices and no (B, C, F) tensor is made:
     var = (r^2)^T z^2 / B - (r^T z / B)^2. Differentiable.
     """
-    with torch.autocast(z.device.type, enabled=False):  # a difference of moments needs the digits
-        dtype = torch.promote_types(z.dtype, torch.float32)
-        z, logits = z.to(dtype), logits.to(dtype)
-        r = logits.softmax(-1) - one_hot(y, logits.shape[-1])
-        rows = z.shape[-2]
-        weight = r.square().mT @ z.square() / rows - (r.mT @ z / rows).square()
-        bias = r.var(-2, correction=0)
-        return torch.cat([weight.flatten(-2), bias], -1)
+    r, rows = logits.softmax(-1) - one_hot(y, logits.shape[-1]), z.shape[-2]
+    weight = r.square().mT @ z.square() / rows - (r.mT @ z / rows).square()
+    bias = r.var(-2, correction=0)
+    return torch.cat([weight.flatten(-2), bias], -1)

@@ -1,11 +1,12 @@
 """Backbones and heads. ``featurizer`` maps images (N, C, H, W) to features (N, n_outputs)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..errors import UsageError, unknown
+from ..transforms import IMAGENET_MEAN, IMAGENET_STD
 from .layers import Featurizer
 from .small import SMALL
 
@@ -33,8 +34,27 @@ def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
     if name in RESNETS:
         return ResNet(name, *settings)
     if name.startswith("timm:"):
-        return Timm(name.removeprefix("timm:"), *settings)
+        return Timm(name, *settings)
     raise unknown("backbone", name, names())
+
+
+def mean_and_std(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Of RGB images in [0, 1], as the backbone expects them: ImageNet's, or the timm model's own."""
+    if backbone.startswith("timm:"):
+        from .backbones import timm_config
+
+        config = timm_config(backbone)
+        return config.mean, config.std
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def image_size(backbone: str) -> int | None:
+    """The side in pixels that a timm model was trained at; None for other backbones."""
+    if not backbone.startswith("timm:"):
+        return None
+    from .backbones import timm_config
+
+    return timm_config(backbone).input_size[-1]
 
 
 def classifier(n_inputs: int, num_classes: int, nonlinear: bool = False) -> nn.Module:

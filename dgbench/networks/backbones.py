@@ -1,5 +1,7 @@
 """Backbones of torchvision and, through an extra, of timm."""
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -48,17 +50,16 @@ class ResNet(Featurizer):
 
 
 class Timm(Featurizer):
-    """Any timm model as a feature extractor; ``pretrained`` is "default" (the model's own tag) or "none"."""
+    """A timm model, ``timm:NAME``, without its head; pretrained: "default" (the name's tag) or "none"."""
 
     def __init__(
         self, name: str, pretrained: str, freeze_bn: bool, dropout: float, channels: int = 3
     ) -> None:
         super().__init__()
-        timm = import_timm()
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_')[0]}*")[:20]
-            raise unknown("timm model", name, near or timm.list_models()[:20])
-        self.net = timm.create_model(name, pretrained=pretrained != "none", num_classes=0, in_chans=channels)
+        timm_config(name)
+        self.net = import_timm().create_model(
+            name.removeprefix("timm:"), pretrained=pretrained != "none", num_classes=0, in_chans=channels
+        )
         self.n_outputs = self.net.num_features
         self.dropout = nn.Dropout(dropout)
         self.freeze_bn = freeze_bn
@@ -66,6 +67,16 @@ class Timm(Featurizer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.net(x))  # (N, n_outputs)
+
+
+def timm_config(backbone: str) -> Any:
+    """mean, std, input_size of ``timm:NAME``; ``UsageError`` for an unknown name."""
+    timm, name = import_timm(), backbone.removeprefix("timm:")
+    if not timm.is_model(name.split(".")[0]):
+        raise unknown(
+            "timm model", name, timm.list_models(f"*{name[:4]}*")[:20] or ["resnet50", "vit_base_patch16_224"]
+        )
+    return timm.get_pretrained_cfg(name)
 
 
 def import_timm():  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ from .layers import Featurizer
 
 
 class DigitsCNN(Featurizer):
-    """For 8 x 8 digits: two 3 x 3 convolutions (32, 64), average pooling to 2 x 2, a linear layer to 64."""
+    """For 8 x 8 digits: two 3 x 3 convolutions (32, 64 filters), max-pooling, a linear layer to 64."""
 
     n_outputs = 64
 
@@ -19,9 +19,9 @@ class DigitsCNN(Featurizer):
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1),
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
+            nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(256, self.n_outputs),
+            nn.Linear(64 * (input_shape[1] // 2) * (input_shape[2] // 2), self.n_outputs),
             nn.ReLU(),
         )
 

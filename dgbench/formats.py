@@ -1,0 +1,195 @@
+"""A table and how it is printed: text, markdown, LaTeX (booktabs), CSV."""
+
+import csv as csv_module
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .selection import Rule
+
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Accuracies of one row and column. ``mean`` and ``error`` in percent; None where there is none."""
+
+    mean: float | None = None
+    error: float | None = None
+    found: int = 0
+    expected: int = 0
+    scores: Mapping[int, float] = field(default_factory=dict)  # trial_seed -> accuracy in [0, 1]
+    whole: bool = False
+    printed: str = ""  # as a paper prints it
+
+    def __str__(self) -> str:
+        if self.printed or not self.expected:
+            return self.printed or "-"
+        if self.mean is None:
+            return f"- ({self.found}/{self.expected})"
+        if not self.whole:
+            return f"{self.mean:.1f} ({self.found}/{self.expected})"
+        exact = self.error is None or math.isnan(self.mean)
+        return f"{self.mean:.1f}" if exact else f"{self.mean:.1f} +/- {self.error:.1f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with one kind of weights; ``source`` names the paper of a published row."""
+
+    label: str
+    cells: Sequence[Cell]
+    source: str = ""
+    average: Cell = field(default_factory=Cell)
+
+
+@dataclass
+class Table:
+    """What is printed. ``variant``: the settings in which it differs from others of its data set."""
+
+    dataset: str
+    task: str
+    rule: Rule
+    variant: str
+    columns: list[str]
+    rows: list[Row]
+    caption: list[str]  # sentences
+    notes: list[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of its runs
+
+    @property
+    def heading(self) -> str:
+        parts = [f"Dataset: {self.dataset}", f"task: {self.task}", f"selection: {self.rule.title}"]
+        return ", ".join([*parts, self.variant] if self.variant else parts)
+
+
+def measure(scores: Mapping[int, float], found: int, expected: int, whole: bool) -> Cell:
+    """The cell of some trials' accuracies: mean and std(ddof=0) / sqrt(n) in percent, as DomainBed's."""
+    if not scores:
+        return Cell(found=found, expected=expected)
+    values = list(scores.values())
+    mean = 100 * float(np.mean(values))
+    error = 100 * float(np.std(values) / np.sqrt(len(values))) if len(values) > 1 else None
+    return Cell(mean, error, found, expected, scores, whole)
+
+
+def row_of(label: str, cells: Sequence[Cell]) -> Row:
+    """The row of the cells; it has an average where every cell is whole."""
+    means = [cell.mean for cell in cells if cell.whole and cell.mean is not None]
+    if not cells or len(means) < len(cells):
+        return Row(label, cells)
+    expected = sum(cell.expected for cell in cells)
+    average = Cell(sum(means) / len(means), None, expected, expected, whole=True)
+    return Row(label, cells, average=average)
+
+
+def text(tables: Sequence[Table]) -> str:
+    """Aligned columns, the caption and the notes below."""
+    from tabulate import tabulate
+
+    blocks = []
+    for table in tables:
+        lines = tabulate(_body(table), _header(table), tablefmt="plain", disable_numparse=True)
+        caption = textwrap.fill(" ".join(table.caption), WIDTH)
+        notes = [f"- {note}" for note in table.notes]
+        blocks.append("\n".join([f"-------- {table.heading}", lines, "", caption, *notes]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Pipe tables; ``|`` is escaped."""
+    from tabulate import tabulate
+
+    blocks = []
+    for table in tables:
+        rows = [[value.replace("|", "\\|") for value in row] for row in [_header(table), *_body(table)]]
+        lines = tabulate(rows[1:], rows[0], tablefmt="pipe", disable_numparse=True)
+        notes = "".join(f"\n- {note}" for note in table.notes)
+        blocks.append(f"### {table.heading}\n\n{lines}\n\n{' '.join(table.caption)}\n{notes}".rstrip())
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """``table`` environments to ``\\input``; they need the package booktabs."""
+    return "\n".join(["% needs \\usepackage{booktabs}", *map(_latex_table, tables)])
+
+
+def _latex_table(table: Table) -> str:
+    ours = [_latex_row(_cells(row)) for row in table.rows if not row.source]
+    published = [_latex_row(_cells(row)) for row in table.rows if row.source]
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape(table.heading)}. {escape(' '.join(table.caption))}}}",
+        rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) + 1)}}}",
+        r"    \toprule",
+        _latex_row(_header(table)),
+        r"    \midrule",
+        *ours,
+        *([r"    \midrule", *published] if published else []),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        *(rf"  \par{{\footnotesize {escape(note)}}}" for note in table.notes),
+        r"\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _latex_row(values: Sequence[str]) -> str:
+    return f"    {' & '.join(map(escape, values))} \\\\"
+
+
+_ESCAPES = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
+
+
+def escape(value: str) -> str:
+    """Text as LaTeX prints it; "+/-" becomes its sign."""
+    return value.translate(_ESCAPES).replace("+/-", r"$\pm$")
+
+
+def csv(tables: Sequence[Table]) -> str:
+    """One line per cell; mean and error in percent, empty where there is none."""
+    out = io.StringIO()
+    writer = csv_module.writer(out, lineterminator="\n")
+    head = "dataset,task,selection,variant,method,source,column,mean,error,trials,found,expected,whole"
+    writer.writerow(head.split(","))
+    for table in tables:
+        where = (table.dataset, table.task, table.rule.name, table.variant)
+        for row in table.rows:
+            for column, cell in zip([*table.columns, "Avg"], [*row.cells, row.average], strict=True):
+                numbers = ["" if value is None else f"{value:.4f}" for value in (cell.mean, cell.error)]
+                counts = (len(cell.scores), cell.found, cell.expected, int(cell.whole))
+                source = row.source or "dgbench"
+                writer.writerow([*where, row.label, source, column, *numbers, *counts])
+    return out.getvalue()
+
+
+FORMATS = {"text": text, "markdown": markdown, "latex": latex, "csv": csv}
+
+
+def _header(table: Table) -> list[str]:
+    return ["Algorithm", *table.columns, "Avg"]
+
+
+def _cells(row: Row) -> list[str]:
+    return [row.label, *map(str, row.cells), str(row.average)]
+
+
+def _body(table: Table) -> list[list[str]]:
+    return [_cells(row) for row in table.rows]

@@ -1,0 +1,25 @@
+"""Arithmetic that bfloat16 would spoil: differences of sums that nearly cancel."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run ``function`` as without autocast, its half-precision arguments in float32."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        halves = (torch.bfloat16, torch.float16)
+        full = [a.float() if isinstance(a, Tensor) and a.dtype in halves else a for a in args]
+        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*full, **kwargs)  # type: ignore[arg-type]
+
+    return run

@@ -1,0 +1,28 @@
+"""Statistics of sets of rows, all sets at once.
+
+A set is a row of ``members`` (S, N) bool: which of the N rows belong to it. Sets may overlap and differ in
+size; the source domains of a batch are ``batch.members``.
+"""
+
+from torch import Tensor
+
+from .precision import full_precision
+
+
+def set_sizes(members: Tensor, ddof: int = 0) -> Tensor:
+    """(S, N) -> (S, 1): rows of each set less ``ddof``, at least 1."""
+    return (members.sum(1, keepdim=True) - ddof).clamp(min=1)
+
+
+@full_precision
+def set_means(values: Tensor, members: Tensor) -> Tensor:
+    """(N, ...) -> (S, ...): mean over each set's rows; 0 for an empty set."""
+    weights = members.to(values.dtype) / set_sizes(members)  # (S, N)
+    return (weights.view(*weights.shape, *(1,) * (values.ndim - 1)) * values).sum(1)
+
+
+@full_precision
+def set_variances(values: Tensor, members: Tensor) -> Tensor:
+    """(N, F) -> (S, F): unbiased variance over each set's rows; 0 for a set of one row."""
+    centred = values - set_means(values, members)[:, None]  # (S, N, F)
+    return (members[..., None] * centred.square()).sum(1) / set_sizes(members, ddof=1)

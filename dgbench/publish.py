@@ -1,0 +1,67 @@
+"""Keep a finished sweep: ``python -m dgbench.publish --input_dir OUT --output_dir results/NAME ...``.
+
+Writes the plan (sweep.json), every record in one file (records.jsonl.gz), the table (table.md) and what it
+took (README.md). ``dgbench.collect_results --input_dir results/NAME`` prints the table from these records.
+"""
+
+import gzip
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import collect_results, files, flags, records, sweep
+from .errors import UsageError, exit_on_usage_error
+
+
+def publish(folder: Path, to: Path, command: str, note: str = "") -> None:
+    """Write the four files; ``UsageError`` while a run of the sweep is not done."""
+    plan = sweep.read_plan(folder)
+    missing = [name for name, state in sweep.states(folder, plan).items() if state != "done"]
+    if missing or not plan:
+        raise UsageError(
+            f"{folder} has {len(missing)} of {len(plan)} runs that are not done; finish it first"
+        )
+    lines = [line for spec in plan for line in _lines(folder / spec.run_id())]
+    to.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "sweep.json", to / "sweep.json")
+    packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
+    files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
+    collect_results.main(["--input_dir", str(to), "--format", "markdown", "--output", str(to / "table.md")])
+    files.replace_text(to / "README.md", _about(to, plan[0].dataset, len(plan), lines, command, note))
+
+
+def _lines(folder: Path) -> list[str]:
+    return (folder / "results.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def _about(to: Path, dataset: str, runs: int, lines: Sequence[str], command: str, note: str) -> str:
+    read = [json.loads(line) for line in lines]
+    hours = (
+        sum(r["seconds"]["evaluate"] + (r["weights"] == "raw") * r["seconds"]["train"] for r in read) / 3600
+    )
+    code = ", ".join(sorted({r["code"] for r in read}))
+    text = f"""# {to.name}
+
+`{command}`
+
+{runs} runs on {dataset}, {len(read)} records, {hours:.1f} hours of training and evaluation summed over the
+runs, code {code}. Print the table: `python -m dgbench.collect_results --input_dir results/{to.name}`
+"""
+    return text + (f"\n{note}\n" if note else "") + "\n" + (to / "table.md").read_text(encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = flags.Parser(prog="python -m dgbench.publish", description=__doc__.split("\n")[0])
+    parser.add_argument("--input_dir", type=Path, required=True, help="a finished sweep's folder")
+    parser.add_argument("--output_dir", type=Path, required=True, help="a folder of results/")
+    parser.add_argument("--command", required=True, help="the command that made the sweep")
+    parser.add_argument("--note", default="", help="what a reader must know: the machine, the protocol")
+    args = parser.parse_args(argv)
+    publish(args.input_dir, args.output_dir, args.command, args.note)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_usage_error(main)

@@ -1,0 +1,204 @@
+"""The rows of one table: which runs each cell needs, what was chosen there, and what is missing."""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from . import registry
+from .errors import UsageError
+from .formats import Cell, Row, measure, row_of
+from .records import Run, Settings
+from .selection import Choice, Column, Rule, is_held_out_pair
+
+WEIGHTS = {"raw": "", "ema": " + EMA", "swa": " + SWA", "swad": " + SWAD"}
+
+Slot = tuple[tuple[str, ...], int, int]  # (targets, trial_seed, hparams_seed)
+
+
+@dataclass
+class Group:
+    """The runs of one table, and what is expected of them."""
+
+    settings: Mapping[str, Any]
+    runs: list[Run]
+    rule: Rule
+    planned: bool
+    choices: Mapping[tuple[Settings, Column, int, str], Choice]
+    missing: dict[str, dict[str, None]] = field(default_factory=dict)  # {reason: {run: None}}
+    odd: list[str] = field(default_factory=list)
+
+    def build(self) -> list[Row]:
+        """The rows; fills ``missing`` and ``odd``. ``UsageError`` where the content of a domain differs."""
+        self._check_fingerprints()
+        return [
+            row_of(label, [self._cell(key, column, weights, label) for column in self.columns])
+            for key, weights, label in self._rows()
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{reason}: {_some(list(names))}" for reason, names in self.missing.items()] + self.odd
+
+    @property
+    def headings(self) -> list[str]:
+        return [self._heading(column) for column in self.columns]
+
+    @cached_property
+    def dataset(self) -> str:
+        return self.settings["dataset"]
+
+    @cached_property
+    def _class(self) -> type | None:
+        try:
+            return registry.find("datasets", self.dataset)
+        except UsageError:  # read from another machine, or from DomainBed
+            return None
+
+    @cached_property
+    def domains(self) -> list[str]:
+        """Every domain of the data set, in its order; names that only the records know come last."""
+        found = {name for run in self.runs for name in (*run.spec.source_envs, *run.spec.test_envs)}
+        for run in self.runs:
+            parts = run.records[-1]["parts"] if run.records else {}
+            found |= {
+                part.rpartition("/")[0] for kind in ("validation", "test") for part in parts.get(kind, ())
+            }
+        known = list(getattr(self._class, "domains", ()))
+        listed = known if not found.isdisjoint(known) else []
+        return listed + sorted(found - set(listed), key=natural)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """The columns found or planned; where sources are the rest, every domain is a target."""
+        found = {
+            (run.spec.source_envs, run.spec.test_envs) for run in self.runs if not is_held_out_pair(run.spec)
+        }
+        if any(targets and not sources for sources, targets in found):
+            found |= {((), (domain,)) for domain in self.domains}
+        order = {domain: i for i, domain in enumerate(self.domains)}
+        return sorted(found, key=lambda column: [[order[name] for name in side] for side in column])
+
+    def _heading(self, column: Column) -> str:
+        short = getattr(self._class, "columns", {})
+        sides = ["+".join(short.get(name, name) for name in side) for side in column if side]
+        return ">".join(sides)
+
+    def _rows(self) -> Iterator[tuple[Settings, str, str]]:
+        """(settings, weights, label), in the plan's order; without a plan ERM first, then by name."""
+        keys = list(dict.fromkeys(run.settings for run in self.runs))
+        labels = dict(zip(keys, _labels([dict(key) for key in keys]), strict=True))
+        if not self.planned:
+            keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
+        for key in keys:
+            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
+            for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
+                yield key, weights, labels[key] + WEIGHTS.get(weights, f" + {weights}")
+
+    def _weights_of(self, key: Settings) -> set[str]:
+        return {record["weights"] for run in self._by_row[key] for record in run.records}
+
+    @cached_property
+    def _by_row(self) -> dict[Settings, list[Run]]:
+        found: dict[Settings, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.settings, []).append(run)
+        return found
+
+    def _expected(self, key: Settings, column: Column) -> dict[Slot, list[Run]]:
+        """Which runs a cell needs: the planned ones, else every trial and draw that was found elsewhere."""
+        sources, targets = column
+        held_out = [targets]
+        if self.rule.evidence == "left_out":
+            held_out += [self._in_order({*targets, other}) for other in self.domains if other not in targets]
+        slots: dict[Slot, list[Run]] = {}
+        row = self._by_row[key]
+        if not self.planned:
+            trials = sorted({run.spec.trial_seed for run in self.runs})
+            draws = sorted({run.spec.hparams_seed for run in row})
+            slots = {slot: [] for slot in product(held_out, trials, draws)}
+        for run in row:
+            spec, names = run.spec, self._in_order(run.spec.test_envs)
+            if names in held_out and spec.source_envs == sources:
+                slots.setdefault((names, spec.trial_seed, spec.hparams_seed), []).append(run)
+        return slots
+
+    def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted(names, key=self.domains.index) if len(names) > 1 else names)
+
+    def _cell(self, key: Settings, column: Column, weights: str, label: str) -> Cell:
+        slots = self._expected(key, column)
+        where = f"{label}, {self._heading(column)}"
+        found = 0
+        for (targets, trial, draw), runs in slots.items():
+            reasons = [(run.name, self._reason(run, weights)) for run in runs]
+            if not runs:
+                reasons = [(f"{label}, {'+'.join(targets)}, trial {trial}, draw {draw}", "no run found")]
+            found += all(not reason for _, reason in reasons)
+            for name, reason in reasons:
+                if reason:
+                    self.missing.setdefault(reason, {})[name] = None
+        scores = {}
+        trials = sorted({trial for _, trial, _ in slots})
+        for trial in trials:
+            choice = self.choices.get((key, column, trial, weights))
+            if choice is not None:
+                scores[trial] = choice.test
+                if math.isnan(choice.test):
+                    self.odd.append(
+                        f"NaN accuracy: {where}, trial {trial} ({choice.run}, step {choice.step})"
+                    )
+            elif found == len(slots):
+                self.odd.append(f"nothing to choose from: {where}, trial {trial}")
+        return measure(scores, found, len(slots), found == len(slots) and len(scores) == len(trials))
+
+    def _reason(self, run: Run, weights: str) -> str:
+        if run.state == "done" and all(record["weights"] != weights for record in run.records):
+            return f"done, but without {weights} weights"
+        return run.reason
+
+    def _check_fingerprints(self) -> None:
+        """``UsageError`` where runs that are done were made from different content."""
+        seen: dict[str, dict[str, str]] = {}  # {domain: {content: a run that has it}}
+        for run in self.runs:
+            if run.state == "done":
+                for domain, contents in run.fingerprints.items():
+                    for content in contents:
+                        seen.setdefault(domain, {}).setdefault(content, run.name)
+        differing = {domain: runs for domain, runs in seen.items() if len(runs) > 1}
+        if differing:
+            told = "; ".join(
+                f"{domain} in {' and '.join(runs.values())}" for domain, runs in differing.items()
+            )
+            raise UsageError(f"the content of a domain differs, so these are not averaged: {told}")
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """ "PCL (lr=0.0001)": the algorithm, and what tells its rows apart where it has several."""
+    labels = []
+    for row in rows:
+        same = [other for other in rows if other["algorithm"] == row["algorithm"]]
+        own, others = json.loads(row["hparams"]), [json.loads(other["hparams"]) for other in same]
+        told = [
+            f"{name}={value}"
+            for name, value in own.items()
+            if any(name not in other or other[name] != value for other in others)
+        ]
+        if len({other["averaging"] for other in same}) > 1:
+            told.append(f"averaging={'+'.join(row['averaging']) or 'none'}")
+        labels.append(row["algorithm"] + (f" ({', '.join(told)})" if told else ""))
+    return labels
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts env2 before env10."""
+    return [(0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.split(r"(\d+)", name) if t]

@@ -1,0 +1,145 @@
+"""Runs -> tables in DomainBed's shape: algorithms by targets, mean +/- standard error over trials, Avg.
+
+A cell is averaged only when every run that belongs to it is done; otherwise it shows how many are. Runs that
+differ in anything but algorithm, domains, trial and hyper-parameters never share a table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import UsageError
+from .formats import Cell, Row, Table, measure, row_of
+from .records import Run, Settings, Sweep
+from .rows import Group
+from .selection import RULES, Rule, is_held_out_pair, select
+
+ROW = ("algorithm", "hparams", "averaging")
+"""The settings that make a row; all others make a table of their own."""
+
+
+def build(sweep: Sweep, rule: Rule) -> list[Table]:
+    """A table for each data set, task and setting. ``UsageError`` where the rule has nothing to read."""
+    uses_pairs = rule.evidence == "left_out"
+    pairs = [run for run in sweep.runs if is_held_out_pair(run.spec)]
+    runs = sweep.runs if uses_pairs else [run for run in sweep.runs if not is_held_out_pair(run.spec)]
+    if uses_pairs and not pairs:
+        others = ", ".join(name for name in RULES if name != rule.name)
+        raise UsageError(f"{rule.name} needs runs with two targets, here are none; choose from: {others}")
+    if len(pairs) == len(sweep.runs):
+        raise UsageError("no run here has a single target, so there is nothing to score")
+    choices = {(c.settings, c.column, c.trial_seed, c.weights): c for c in select(runs, rule)}
+    groups: dict[Settings, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_of_table(run), []).append(run)
+    tables = []
+    for key, members in groups.items():
+        table = _table(Group(dict(key), members, rule, sweep.planned, choices), _variant(key, groups))
+        unread = 0 if uses_pairs else sum(_of_table(run) == key for run in pairs)
+        if unread:
+            table.notes.append(f"runs with several targets, read by leave_one_domain_out only: {unread}")
+        tables.append(table)
+    return sorted(tables, key=lambda table: (table.dataset.lower(), table.task, table.variant))
+
+
+def _of_table(run: Run) -> Settings:
+    return tuple(item for item in run.settings if item[0] not in ROW)
+
+
+def _table(group: Group, variant: str) -> Table:
+    rows = group.build()
+    return Table(
+        dataset=group.dataset,
+        task=group.settings["task"],
+        rule=group.rule,
+        variant=variant,
+        columns=group.headings,
+        rows=rows,
+        caption=_caption(group, rows),
+        notes=group.notes,
+        settings=group.settings,
+    )
+
+
+def averages(tables: Iterable[Table], at_least: int = 2) -> list[Table]:
+    """A table over data sets, for each task and variant that has ``at_least`` of them.
+
+    A cell is the mean over trials of each trial's mean over the columns, as in DomainBed.
+    """
+    groups: dict[tuple[str, str], list[Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.variant), []).append(table)
+    found = []
+    for (task, variant), members in groups.items():
+        if len(members) < at_least:
+            continue
+        labels = dict.fromkeys(row.label for table in members for row in table.rows if not row.source)
+        rows = [row_of(label, [_over_columns(table, label) for table in members]) for label in labels]
+        caption = [
+            "Mean over trials of each trial's mean over the columns of a data set, +/- standard error.",
+            "A data set with an incomplete cell has no average.",
+        ]
+        names = [table.dataset for table in members]
+        found.append(Table("Averages", task, members[0].rule, variant, names, rows, caption, []))
+    return found
+
+
+def _over_columns(table: Table, label: str) -> Cell:
+    cells = next((row.cells for row in table.rows if row.label == label), ())
+    found, expected = sum(cell.found for cell in cells), sum(cell.expected for cell in cells)
+    trials = {tuple(cell.scores) for cell in cells}
+    if not cells or len(trials) != 1 or not all(cell.whole for cell in cells):
+        return Cell(found=found, expected=expected)
+    scores = {trial: float(np.mean([cell.scores[trial] for cell in cells])) for trial in cells[0].scores}
+    return measure(scores, found, expected, whole=True)
+
+
+def _variant(key: Settings, groups: Iterable[Settings]) -> str:
+    """The fields in which ``key`` differs from the other groups of its data set and task."""
+    told = dict(key)
+    same = [dict(k) for k in groups if all(dict(k)[name] == told[name] for name in ("dataset", "task"))]
+    differing = [name for name in told if len({other[name] for other in same}) > 1]
+    return ", ".join(f"{name}: {told[name]}" for name in differing)
+
+
+def _caption(group: Group, rows: Sequence[Row]) -> list[str]:
+    """Sentences: what is reported, how it was selected, over which trials, from which training."""
+    parts = {
+        part.rpartition("/")[2] for run in group.runs for r in run.records[-1:] for part in r["parts"]["test"]
+    }
+    what = " and ".join(f'"{part}"' for part in sorted(parts)) or '"in"'
+    whose = "every other domain" if group.settings["task"] == "single_source" else "the target domain"
+    trials = sorted({run.spec.trial_seed for run in group.runs})
+    seeds = ", ".join(map(str, trials))
+    draws = len({run.spec.hparams_seed for run in group.runs})
+    spread = (
+        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is the standard deviation "
+        "(divisor n) over the square root of n."
+    )
+    return [
+        f"Accuracy in percent on the {what} part of {whose}.",
+        group.rule.sentence,
+        spread if len(trials) > 1 else f"One trial (seed {seeds}).",
+        *([f"Up to {draws} hyper-parameter draws per trial."] if draws > 1 else []),
+        "Avg: mean of the columns.",
+        *_training(group.settings),
+        *(['"(2/3)": runs done of runs needed; such a cell is in no average.'] if _partial(rows) else []),
+    ]
+
+
+def _partial(rows: Sequence[Row]) -> bool:
+    return any(cell.expected and not cell.whole for row in rows for cell in row.cells)
+
+
+def _training(settings: Mapping[str, Any]) -> list[str]:
+    told = {name: value for name, value in settings.items() if value is not None}
+    words = [
+        f"{told['steps']} updates" if "steps" in told else "",
+        f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
+        f"backbone {told['backbone']}" if "backbone" in told else "",
+        f"pretrained weights {told['pretrained']}" if "pretrained" in told else "",
+        "batch-norm statistics frozen" if told.get("freeze_bn") else "",
+    ]
+    words = [word for word in words if word]
+    return [f"Training: {', '.join(words)}."] if words else []

@@ -1,0 +1,160 @@
+import subprocess
+import sys
+
+import pytest
+from literal_runs import SHARED, spec, write_simple
+
+from dgbench import collect_results, published
+from dgbench.errors import UsageError
+from dgbench.records import load
+from dgbench.selection import RULES
+from dgbench.tables import build
+
+PAPER = """paper,table,task,dataset,method,column,metric,value,spread
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,accuracy,66.1,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,sketch,accuracy,70.0,0.25
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,Avg,accuracy,68.0,
+"PCL (Yao et al., CVPR 2022)",toy,retrieval,Toy,PCL,art,accuracy,1.0,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,P@1,2.0,
+"PCL (Yao et al., CVPR 2022)",oracle,domain_generalization,Toy,Cheat,art,accuracy,99.0,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,Elsewhere,quickdraw,accuracy,3.0,
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for target in ("art", "cartoon", "sketch"):
+        write_simple(tmp_path / "runs", spec(target=target), 0.5)
+    return tmp_path / "runs"
+
+
+def test_prints_a_table(sweep, capsys):
+    assert collect_results.main(["--input_dir", str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Total records: 3, of 3 runs: 3 done\n\n-------- Dataset: Toy")
+    assert "50.0" in out
+
+
+@pytest.mark.parametrize("form", collect_results.FORMATS)
+def test_every_format(sweep, capsys, form):
+    assert collect_results.main(["--input_dir", str(sweep), "--format", form]) == 0
+    assert "50.0" in capsys.readouterr().out
+
+
+def test_latex_is_a_flag_of_old_commands(sweep, capsys):
+    collect_results.main(["--input_dir", str(sweep), "--latex"])
+    captured = capsys.readouterr()
+    assert r"\toprule" in captured.out
+    assert "Total records" not in captured.out
+    assert "Total records" in captured.err
+
+
+def test_formats_are_those_that_exist():
+    from dgbench import formats
+
+    assert tuple(formats.FORMATS) == collect_results.FORMATS
+
+
+def test_output_is_a_file(sweep, tmp_path, capsys):
+    collect_results.main(["--input_dir", str(sweep), "--output", str(tmp_path / "table.txt")])
+    assert "50.0" in (tmp_path / "table.txt").read_text()
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--selection", "orcale"], "did you mean oracle"),
+        (["--format", "html"], "choose from: text, markdown"),
+        (["--output", "/no/such/folder/x"], "cannot write"),
+        (["--published", "--what"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_are_one_line(sweep, flags, message):
+    with pytest.raises(UsageError, match=message):
+        collect_results.main(["--input_dir", str(sweep), *flags])
+
+
+def test_missing_runs_do_not_fail_the_command(sweep, capsys):
+    (next(sweep.iterdir()) / "done").unlink()
+    assert collect_results.main(["--input_dir", str(sweep)]) == 0
+    assert "not finished: 1 of 3 evaluations" in capsys.readouterr().out
+
+
+def python(*args):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=60)
+
+
+def test_an_empty_folder_is_one_line_and_status_2(tmp_path):
+    done = python("-m", "dgbench.collect_results", "--input_dir", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no runs in")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from dgbench import collect_results\n"
+        "try: collect_results.main(['--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'pandas'} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert "--selection" in done.stdout
+    assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+def test_a_table_imports_no_torch(sweep):
+    code = (
+        "import sys; from dgbench import collect_results\n"
+        f"collect_results.main(['--input_dir', {str(sweep)!r}]); print('torch' in sys.modules)"
+    )
+    assert python("-c", code).stdout.endswith("False\n")
+
+
+def test_published_rows_stand_below_ours(sweep, tmp_path):
+    (tmp_path / "pcl.csv").write_text(PAPER)
+    built = build(load(sweep), RULES["training_domain_validation"])
+    published.add(built, tmp_path)
+    (table,) = built
+    ours, theirs = table.rows
+    assert ours.source == ""
+    assert theirs.label == "PCL, published (PCL, CVPR 2022)"
+    # their average is over other columns than ours
+    assert [*map(str, theirs.cells), str(theirs.average)] == ["66.1", "-", "70.0 +/- 0.25", "-"]
+    assert table.notes == [
+        "published (PCL, CVPR 2022): not comparable: backbone resnet50 there, small here; "
+        "pretrained IMAGENET1K_V1 there, none here; not known whether the same: steps; "
+        "its row PCL is PCL + SWAD"
+    ]
+
+
+def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
+    (tmp_path / "paper.csv").write_text(PAPER)
+    built = build(load(sweep), RULES["oracle"])
+    published.add(built, tmp_path)
+    assert [row.label.split(",")[0] for row in built[0].rows] == ["ERM", "PCL", "Cheat"]
+
+
+def test_no_published_numbers_is_told(sweep, tmp_path):
+    built = build(load(sweep), RULES["last"])
+    published.add(built, tmp_path / "missing")
+    assert "not available" in built[0].notes[0]
+
+
+@pytest.mark.skipif(not published.FOLDER.is_dir(), reason="no results/published")
+def test_the_published_files_can_be_read():
+    for path in published.FOLDER.glob("*.csv"):
+        for line in published._read(path):
+            assert line["paper"] and line["dataset"] and line["method"] and line["column"]
+            assert 0 <= float(line["value"]) <= 100
+            assert line["spread"] == "" or float(line["spread"]) >= 0
+    assert {path.stem for path in published.FOLDER.glob("*.csv")} >= set(published.SETTINGS)
+
+
+def test_the_command_reads_a_domainbed_sweep(capsys):
+    folder = SHARED / "domainbed_sweep" / "runs"
+    if not folder.is_dir():
+        pytest.skip("no DomainBed sweep in DGBENCH_SHARED")
+    assert collect_results.main(["--input_dir", str(folder), "--published"]) == 0
+    assert "98.0 +/- 0.2" in capsys.readouterr().out
