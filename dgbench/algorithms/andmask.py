@@ -1,6 +1,6 @@
 """ANDMask: Learning Explanations That Are Hard to Vary (Parascandolo et al., ICLR 2021).
 
-arXiv 2009.00329, Eq. 6 and section 3 (the AND-mask).
+arXiv 2009.00329, the AND-mask.
 Objective as coded, with g_d the gradient of domain d's mean cross-entropy by one parameter tensor, d = 1..D,
 and all operations per entry of it:
 
@@ -9,7 +9,7 @@ and all operations per entry of it:
 mean(m) is over the entries of the tensor; G is given to Adam.
 Source: DomainBed, algorithms.py, class ANDMask. It makes one forward pass over all domains, here each domain
 has its own: the same numbers unless batch-norm statistics are those of the batch.
-Differs from the paper: the division by the share of entries that are kept is the paper's, taken per tensor.
+Differs from the paper: the masked gradient is divided by the share of entries kept, per parameter tensor.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization (Rame et al., ICML 2022).
 
-arXiv 2109.02934, Eq. 3-4.
+arXiv 2109.02934, section 3.
 Objective as coded, over D domains, with v_d (P,) the biased variance over domain d's rows of the gradients of
 CE(o_i, y_i) by the P weights and biases of the linear classifier, at update t = 0, 1, ... (m_d = 0 before):
 

@@ -1,6 +1,6 @@
 """MixStyle: Domain Generalization with MixStyle (Zhou et al., ICLR 2021).
 
-arXiv 2104.02008, Eq. 5-7.
+arXiv 2104.02008, section 2.
 Objective as coded: mean cross-entropy of a network in which, in training, the feature map after each of the
 stages ``mixstyle_layers`` becomes, with probability mixstyle_p each, per sample i and channel c
 

@@ -1,6 +1,6 @@
 """Mixup: Inter-domain Mixup (Zhang et al., ICLR 2018; between domains, Yan et al., 2020).
 
-arXiv 1710.09412, Eq. 1-2; between domains, arXiv 2001.00677.
+arXiv 1710.09412, section 2; between domains, arXiv 2001.00677.
 Objective as coded: the D domains in a random cycle are D pairs (i, j); with one lam ~ Beta(alpha, alpha) per
 pair, alpha = mixup_alpha, and rows paired by their position b = 1..B,
 

@@ -28,7 +28,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mix_style(x: Tensor, partner: Tensor, lam: Tensor, eps: float = 1e-6) -> Tensor:
-    """MixStyle (Zhou et al., ICLR 2021, Eq. 5-7); lam (N,): the share of a sample's own style.
+    """MixStyle (Zhou et al., ICLR 2021); lam (N,): the share of a sample's own style.
 
     With s = sqrt(var + eps) and statistics that are not differentiated,
     y = (x - mean) / s * (lam s + (1 - lam) s[partner]) + lam mean + (1 - lam) mean[partner].
@@ -40,7 +40,7 @@ def mix_style(x: Tensor, partner: Tensor, lam: Tensor, eps: float = 1e-6) -> Ten
 
 
 def perturb_style(x: Tensor, noise_mean: Tensor, noise_std: Tensor, eps: float = 1e-6) -> Tensor:
-    """DSU (Li et al., ICLR 2022, Eq. 2-8); noise_mean, noise_std (N, C, 1, 1): standard normal.
+    """DSU (Li et al., ICLR 2022); noise_mean, noise_std (N, C, 1, 1): standard normal.
 
     With s = sqrt(var + eps), the spread over the batch of the mean and of s gives the scale of the noise:
     y = (x - mean) / s * (s + noise_std * S(s)) + mean + noise_mean * S(mean), where
@@ -56,7 +56,7 @@ def perturb_style(x: Tensor, noise_mean: Tensor, noise_std: Tensor, eps: float =
 
 
 def randomize_style(x: Tensor, partner: Tensor, alpha: Tensor, eps: float = 1e-5) -> Tensor:
-    """SagNet's style randomisation (Nam et al., CVPR 2021, Eq. 1-2), alpha (N,): own content, mixed style.
+    """SagNet's style randomisation (Nam et al., CVPR 2021), alpha (N,): own content, mixed style.
 
     As coded officially and in DomainBed it is the variances that are interpolated, not their roots:
     y = (x - mean) / sqrt(var + eps) * sqrt(var' + eps) + mean', v' = alpha v + (1 - alpha) v[partner].
@@ -69,7 +69,7 @@ def randomize_style(x: Tensor, partner: Tensor, alpha: Tensor, eps: float = 1e-5
 
 
 def randomize_content(x: Tensor, partner: Tensor, eps: float = 1e-5) -> Tensor:
-    """SagNet's content randomisation (Eq. 4): the partner's content, not differentiated, in the own style."""
+    """SagNet's content randomisation: the partner's content, not differentiated, in the own style."""
     mean, var = moments(x)
     std = (var + eps).sqrt()
     return ((x - mean) / std)[partner].detach() * std + mean
