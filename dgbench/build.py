@@ -41,7 +41,10 @@ class Built:
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of updates and evaluations."""
         bf16 = self.spec.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        if not bf16:
+            return nullcontext()
+        # without the cache of cast weights, which is wrong once an inner step has changed them
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
