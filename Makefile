@@ -13,6 +13,7 @@ PYTHON   ?= python3
 
 VENV := .venv
 PY   := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest -n auto --dist loadfile
 export DATA
 
 .DEFAULT_GOAL := help
@@ -44,16 +45,16 @@ list: $(VENV)/.installed  ## algorithms, data sets, tasks, sweeps
 	@$(PY) -m dgbench.list $(ARGS)
 
 test: $(VENV)/.installed  ## the fast tests
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.installed  ## all tests
-	$(PY) -m pytest -m "" $(ARGS)
+	$(PYTEST) -m "" $(ARGS)
 
 check: $(VENV)/.installed  ## lint, format, types and the fast tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 format: $(VENV)/.installed  ## format and fix the code
 	$(VENV)/bin/ruff check --fix .

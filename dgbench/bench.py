@@ -39,7 +39,7 @@ class Ratio:
     ratio: float
 
 
-def alternate(name: str, ours: Callable[[], None], reference: Callable[[], None], turns: int) -> Ratio:
+def alternate(name: str, ours: Callable[[], object], reference: Callable[[], object], turns: int) -> Ratio:
     """Run both in turns, after one warm-up each."""
     ours()
     reference()
@@ -48,7 +48,7 @@ def alternate(name: str, ours: Callable[[], None], reference: Callable[[], None]
     return Ratio(name, mine, theirs, statistics.median(a / b for a, b in times))
 
 
-def _milliseconds(call: Callable[[], None]) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return (time.perf_counter() - started) * 1000

@@ -1,14 +1,16 @@
 """(spec, machine) -> everything a run needs: data, method, loader, the head of its records."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from . import hparams, networks, registry, tasks
+from . import averaging, hparams, networks, registry, tasks
 from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
@@ -32,10 +34,17 @@ class Built:
     steps_per_epoch: float
     head: dict[str, Any]  # what every record of the run begins with
 
+    def training_images(self) -> Iterator[Tensor]:
+        """Training batches (N, C, H, W) in the order of the steps, for estimating statistics."""
+        return (self.loader.batch(step).x for step in count())
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of updates and evaluations."""
         bf16 = self.spec.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        if not bf16:
+            return nullcontext()
+        # without the cache of cast weights, which is wrong once an inner step has changed them
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
@@ -53,6 +62,8 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
         raise UsageError(
             f"{method.__name__} does not run under {spec.task}; choose from: {', '.join(method.tasks)}"
         )
+    for text in spec.averaging:
+        averaging.parse(text)
     dataset = registry.find("datasets", spec.dataset)
     hp = hparams.resolve(method, dataset, spec.hparams, spec.hparams_seed, spec.trial_seed)
     if hp["batch_size"] < 1:

@@ -8,7 +8,7 @@ import torch
 
 from . import files
 from .algorithm import Algorithm
-from .averaging import Averager
+from .averager import Averager
 from .meter import Meter
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from . import progress
 from .errors import UsageError
 
 VERSION = 1
@@ -106,7 +105,7 @@ class ImageFiles:
     def decode_to(self, take: Callable[[int, np.ndarray], object]) -> tuple[np.ndarray, str]:
         """Call ``take(i, pixels)`` for every image in order; returns the sizes and the fingerprint."""
         sizes, hashes = [], []
-        for i, file in enumerate(self._parallel(lambda path: decode(path, self.size))):
+        for i, file in enumerate(parallel(lambda path: decode(path, self.size), self.paths, self.name)):
             take(i, file.pixels)
             sizes.append(file.size)
             hashes.append(file.sha256)
@@ -119,18 +118,9 @@ class ImageFiles:
 
     def encoded(self) -> "Decoded":
         """Images that are decoded when they are indexed; every file is read once here, to be hashed."""
-        sizes, hashes = zip(*self._parallel(inspect), strict=True)
+        sizes, hashes = zip(*parallel(inspect, self.paths, self.name), strict=True)
         images: Any = EncodedImages(self)
         return Decoded(images, np.array(sizes, np.int32), self.fingerprint(hashes))
-
-    def _parallel(self, function: Callable[[Path], T]) -> Iterator[T]:
-        often = 0.1 if sys.stderr.isatty() else 10  # seconds between lines of the progress bar
-        bar = tqdm(total=len(self.paths), desc=self.name, unit="image", delay=2, mininterval=often)
-        with bar, ThreadPoolExecutor(_workers()) as pool:  # Pillow releases the interpreter's lock
-            for start in range(0, len(self.paths), BLOCK):
-                for result in pool.map(function, self.paths[start : start + BLOCK]):
-                    bar.update()
-                    yield result
 
 
 class EncodedImages:
@@ -152,6 +142,16 @@ class EncodedImages:
         for i, row in enumerate(rows.ravel()):
             out[i] = decode(self.files.paths[row], self.files.size).pixels
         return out.reshape(*rows.shape, *self.shape[1:])
+
+
+def parallel(function: Callable[[Path], T], paths: Sequence[Path], title: str) -> Iterator[T]:
+    """``function`` of every path, in order, by threads; a progress bar when it takes long."""
+    shown = progress.bar(title, len(paths), "file")
+    with shown, ThreadPoolExecutor(_workers()) as pool:  # Pillow and hashlib release the interpreter's lock
+        for start in range(0, len(paths), BLOCK):
+            for result in pool.map(function, paths[start : start + BLOCK]):
+                shown.update()
+                yield result
 
 
 def _workers() -> int:

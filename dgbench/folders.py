@@ -25,6 +25,8 @@ class FolderDataset(Dataset):
     """DomainBed's name of the data set's folder; the class's own name is found too."""
     counts: ClassVar[Mapping[str, int]] = {}
     """{domain: images} of the complete data set; another number on disk is a warning."""
+    every_class: ClassVar[bool] = True
+    """Whether every domain holds every class; a missing one is then an error."""
     augmentation = "domainbed"
 
     @classmethod
@@ -47,7 +49,9 @@ class FolderDataset(Dataset):
             if name not in present:
                 raise UsageError(f"no domain {name!r} in {root}; present: {', '.join(present)}")
         classes = self._classes(root)
-        listed = [_images(root / name, classes) for name in names]  # all, before anything is decoded
+        listed = [
+            _images(root / name, classes, self.every_class) for name in names
+        ]  # all, before anything is decoded
         return [self._domain(root, name, *images) for name, images in zip(names, listed, strict=True)]
 
     def _classes(self, root: Path) -> list[str]:
@@ -81,18 +85,23 @@ def subfolders(path: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _images(domain: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+def image_files(folder: Path) -> list[Path]:
+    """The images in ``folder`` and below, in torchvision's order."""
+    return [
+        Path(inner) / file
+        for inner, _, files in sorted(os.walk(folder, followlinks=True))
+        for file in sorted(files)
+        if file.lower().endswith(EXTENSIONS)
+    ]
+
+
+def _images(domain: Path, classes: Sequence[str], every: bool) -> tuple[list[Path], np.ndarray]:
     """Paths in torchvision's order, and labels (n,): indices into ``classes``."""
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        own = [
-            Path(folder) / file
-            for folder, _, files in sorted(os.walk(domain / name, followlinks=True))
-            for file in sorted(files)
-            if file.lower().endswith(EXTENSIONS)
-        ]
-        if not own:
+        own = image_files(domain / name)
+        if not own and every:
             raise UsageError(
                 f"the domain {domain.name!r} has no images of the class {name!r} in {domain / name}"
             )

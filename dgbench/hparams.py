@@ -115,6 +115,14 @@ SMALL_IMAGES: Declared = {
 """What DomainBed changes for 28-pixel images; a data set's ``hparams``."""
 
 
+SMALL_DATASETS = ("ColoredDigits", "ColoredMNIST", "RotatedDigits", "RotatedMNIST")
+
+
+def on_small_images(declared: Declared) -> dict[str, Declared]:
+    """``hparams_on`` of a method for which DomainBed has other values where images have 28 pixels."""
+    return dict.fromkeys(SMALL_DATASETS, declared)
+
+
 def seed_hash(*args: object) -> int:
     """A seed from the text of a tuple: MD5 modulo 2^31, as DomainBed's ``misc.seed_hash``."""
     return int(hashlib.md5(str(args).encode()).hexdigest(), 16) % 2**31

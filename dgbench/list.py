@@ -2,9 +2,12 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from . import flags, hparams, registry, sweep, tasks
 from .errors import exit_on_usage_error, unknown
@@ -19,6 +22,23 @@ def rows(kind: str) -> list[tuple[str, str]]:
     if kind == "sweeps":
         return [(name, _first_line(_docstring(sweep.SWEEPS / f"{name}.py"))) for name in sweep.names()]
     return [(name, _first_line(_docstring(registry.source(kind, name)))) for name in registry.names(kind)]
+
+
+def method_table() -> str:
+    """All methods as a markdown table: name, title, paper, arXiv id, tasks; the README holds it."""
+    table = []
+    for name in registry.names("algorithms"):
+        text = _docstring(registry.source("algorithms", name))
+        title = re.fullmatch(r"\w+: (?P<title>.+) \((?P<paper>.+)\)\.", text.split("\n")[0])
+        assert title is not None, (
+            f"the first line of {name}'s docstring is not 'Name: Title (Authors, VENUE YEAR).'"
+        )
+        arxiv = re.search(r"arXiv:? ?(\d{4}\.\d{4,5})", text)
+        link = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else ""
+        cls: Any = registry.find("algorithms", name)
+        initials = ", ".join("".join(word[0] for word in task.split("_")).upper() for task in cls.tasks)
+        table.append((f"`{name}`", title["title"], title["paper"], link, initials))
+    return tabulate(table, headers=("method", "title", "paper", "arXiv", "tasks"), tablefmt="github")
 
 
 def describe(kind: str, name: str) -> str:
@@ -58,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = flags.Parser(prog="python -m dgbench.list", description=__doc__)
     parser.add_argument("kind", nargs="?", help=f"one of: {', '.join(KINDS)}")
     parser.add_argument("name", nargs="?", help="describe this entry")
+    parser.add_argument("--markdown", action="store_true", help="the README's table of methods")
     args = parser.parse_args(argv)
+    if args.markdown:
+        print(method_table())
+        return 0
     if args.kind is not None and args.kind not in KINDS:
         raise unknown("kind", args.kind, KINDS)
     if args.name:

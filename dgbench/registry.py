@@ -7,14 +7,18 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from .errors import UsageError, unknown
 
 PACKAGE = Path(__file__).parent
 _plugins: dict[str, dict[str, type]] = {}  # folder -> {lower-case name: class}
-_loaded: dict[Path, list[type]] = {}  # plugin file -> its classes
+_loaded: dict[Path, ModuleType] = {}  # plugin files
 
 
 @cache
@@ -61,30 +65,66 @@ def source(folder: str, name: str) -> Path:
     return PACKAGE / folder / f"{key}.py"
 
 
+@contextmanager
+def registered(method: type) -> Iterator[None]:
+    """Have ``find`` know a class for a while, whatever file it is in."""
+    added = method.__name__.lower() not in {name.lower() for name in names("algorithms")}
+    if added:
+        _plugins.setdefault("algorithms", {})[method.__name__.lower()] = method
+    try:
+        yield
+    finally:
+        if added:
+            del _plugins["algorithms"][method.__name__.lower()]
+
+
 def load_plugin(path: str | Path) -> list[type]:
-    """Import a user's file and register the ``Algorithm`` subclasses that it defines."""
+    """Import a user's file and register the methods that it defines; ``FILE.py:Class`` takes that one alone.
+
+    A method is a subclass of ``Algorithm``, or a class written for DomainBed (see ``domainbed.py``).
+    """
+    from . import domainbed
     from .algorithm import Algorithm
 
-    path = Path(path).resolve()
-    if path in _loaded:
-        return _loaded[path]
-    if not path.is_file():
-        raise UsageError(f"no plugin file {str(path)!r}; give the path of a Python file")
-    module_spec = importlib.util.spec_from_file_location(f"dgbench_plugin_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Algorithm) and value.__module__ == module.__name__
-    ]
+    text, _, wanted = str(path).partition(".py:")
+    module = _module(Path(f"{text}.py" if wanted else path).resolve())
+
+    def is_method(value: object) -> bool:
+        return (isinstance(value, type) and issubclass(value, Algorithm)) or domainbed.is_method(value)
+
+    found = {name: value for name, value in vars(module).items() if is_method(value)}
+    if wanted:
+        if wanted not in found:
+            raise unknown(f"class of the plugin {text}.py:", wanted, found)
+        found = {wanted: found[wanted]}
+    else:
+        found = {name: cls for name, cls in found.items() if cls.__module__ == module.__name__}
     if not found:
-        raise UsageError(f"the plugin {str(path)!r} defines no subclass of dgbench.algorithm.Algorithm")
-    for cls in found:
+        raise UsageError(
+            f"the plugin {str(path)!r} defines no subclass of dgbench.algorithm.Algorithm "
+            "or dgbench.domainbed.Algorithm"
+        )
+    classes = [cls if issubclass(cls, Algorithm) else domainbed.adapt(cls) for cls in found.values()]
+    for cls in classes:
         if cls.__name__.lower() in _files("algorithms"):
             raise UsageError(
                 f"the plugin {str(path)!r} redefines the algorithm {cls.__name__}; rename its class"
+                + ("" if wanted else ", or name the one to take: FILE.py:Class")
             )
         _plugins.setdefault("algorithms", {})[cls.__name__.lower()] = cls
-    return found
+    return classes
+
+
+def _module(path: Path) -> ModuleType:
+    """The module of a user's file, executed once."""
+    if path not in _loaded:
+        if not path.is_file():
+            raise UsageError(f"no plugin file {str(path)!r}; give the path of a Python file")
+        name = f"dgbench_plugin_{path.stem}_{len(_loaded)}"
+        module_spec = importlib.util.spec_from_file_location(name, path)
+        assert module_spec is not None and module_spec.loader is not None
+        module = importlib.util.module_from_spec(module_spec)
+        sys.modules[name] = module  # where inspect looks for a class's file
+        module_spec.loader.exec_module(module)
+        _loaded[path] = module
+    return _loaded[path]

@@ -15,7 +15,7 @@ from . import registry
 from .errors import UsageError, unknown
 from .tasks import TASKS
 
-AVERAGING = ("ema", "swa", "swad")
+AVERAGING = ("ema", "swa", "swad", "swad_paper")
 PRECISIONS = ("float32", "bf16")
 
 
@@ -41,7 +41,9 @@ class RunSpec:
     steps: int | None = _flag(None, "number of updates; default: the data set's")
     checkpoint_freq: int | None = _flag(None, "evaluate every so many updates; default: the data set's")
     holdout_fraction: float = _flag(0.2, 'share of a domain in its "out" part')
-    averaging: tuple[str, ...] = _flag((), f"weights evaluated beside the raw ones: {', '.join(AVERAGING)}")
+    averaging: tuple[str, ...] = _flag(
+        (), f"weights evaluated beside the raw ones: {', '.join(AVERAGING)}, or NAME:OPTION=VALUE"
+    )
     backbone: str | None = _flag(None, "network; default: the data set's")
     pretrained: str | None = _flag(None, "name of the weights, or none; default: none for small networks")
     freeze_bn: bool | None = _flag(None, "freeze batch-norm statistics; default: when pretrained")
@@ -55,8 +57,8 @@ class RunSpec:
         if self.task not in TASKS:
             raise unknown("task", self.task, TASKS)
         for name in self.averaging:
-            if name not in AVERAGING:
-                raise unknown("averaging", name, AVERAGING)
+            if name.partition(":")[0] not in AVERAGING:
+                raise unknown("averaging", name.partition(":")[0], AVERAGING)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         fixed = dataset.input_shape is not None

@@ -71,7 +71,7 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool) -> dict
     """The loop, top to bottom."""
     spec, algorithm, loader = run.spec, run.algorithm, run.loader
     assert spec.steps is not None
-    averagers = averaging.make(spec.averaging, algorithm)
+    averagers = averaging.make(spec.averaging, algorithm, run.training_images)
     state = State(algorithm, averagers, meter := Meter())
     first = state.load(folder, run.device)
     records.truncate(folder / "results.jsonl", first)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dgbench import registry
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_image_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -20,3 +22,10 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real images in {path}; set DGBENCH_DATA")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _own_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that a test loads is gone after it."""
+    monkeypatch.setattr(registry, "_plugins", {})
+    monkeypatch.setattr(registry, "_loaded", {})

@@ -8,9 +8,11 @@ import torch
 from golden_vectors import Case, cases, close
 from torch import nn
 
-from dgbench.averaging import EMA, SWA, SWAD, Averager, make, paper_valley
+from dgbench.averager import Averager
+from dgbench.averaging import EMA, SWA, make
 from dgbench.errors import UsageError
 from dgbench.spec import AVERAGING
+from dgbench.swad import SWAD, SWADPaper, paper_valley
 
 torch.set_num_threads(1)
 
@@ -81,14 +83,14 @@ def test_swad_segments(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     averager, freq = swad(case, toy), case.hp["freq"]
     entered: list[tuple[int, int]] = []
 
-    def append(mean, segments):
+    def append(mean, segments, by_steps):
         entered.extend((segment.first, segment.last) for segment in segments)
-        original(mean, segments)
+        original(mean, segments, by_steps)
 
-    from dgbench import averaging
+    from dgbench import swad as module
 
-    original = averaging._append
-    monkeypatch.setattr(averaging, "_append", append)
+    original = module.append
+    monkeypatch.setattr(module, "append", append)
     done = 0
     for step, converged, dead, start, end, n, appended in case.outputs["per_eval"]:
         before = len(entered)
@@ -350,3 +352,56 @@ def test_nothing_to_swap_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="holds 0 tensors"), make(["swa"], net)["swa"].swapped(net):
         pass
     assert all(torch.equal(value, before[key]) for key, value in bits(net).items())
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", SWAD_CASES)
+def test_swad_paper_is_the_mean_of_all_weights_in_the_papers_range(case: Case) -> None:
+    toy, freq = Toy(case.inputs["weights"]), int(case.hp["freq"])
+    losses = case.inputs["val_loss"]
+    averager = SWADPaper(toy, **{k: case.hp[k] for k in ("n_converge", "n_tolerance", "tolerance_ratio")})
+    steps = (len(losses) - 1) * freq + 1
+    drive(averager, toy, losses, freq, range(steps))
+    start, end = int(case.outputs["paper_ts_eval"]), int(case.outputs["paper_te_eval"])
+    if start < 0:
+        assert averager.converge_step is None
+        return
+    first = max(0, (start - 1) * freq + 1)  # the segment that ends at evaluation t_s
+    last = (end if end >= 0 else len(losses) - 1) * freq
+    close(averager.result().values[0], case.inputs["weights"][first : last + 1].mean(0), rtol=1e-12)
+    info = averager.info()
+    assert (info["start_step"], info["end_step"], info["n_averaged"]) == (first, last, last + 1 - first)
+    assert (info["dead_step"] is not None) == (end >= 0)
+
+
+def test_options_are_parsed_and_checked() -> None:
+    net = torch.nn.Linear(2, 2)
+    averager = make(["swad:tolerance_ratio=0.2,n_converge=4"], net)["swad:tolerance_ratio=0.2,n_converge=4"]
+    assert (averager.tolerance_ratio, averager.n_converge, averager.n_tolerance) == (0.2, 4, 6)
+    for text, message in {
+        "swadd:n_converge=4": "did you mean swad",
+        "swad:tolerance_rate=0.2": "did you mean tolerance_ratio",
+        "swad:n_converge=many": "is no number",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            make([text], net)
+
+
+def test_batch_norm_statistics_are_those_of_the_batches() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = torch.nn.BatchNorm1d(3)
+
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bn(x)
+
+    net, x = Net(), torch.randn(4, 10, 3, dtype=torch.float32)
+    net.features(x[0] + 5)
+    before = net.bn.running_mean.clone()
+    averager = make(["ema:bn_batches=3"], net, lambda: iter(x))["ema:bn_batches=3"]
+    averager.update(net, 0)
+    with averager.swapped(net):
+        torch.testing.assert_close(net.bn.running_mean, x[:3].mean((0, 1)))
+        torch.testing.assert_close(net.bn.running_var, x[:3].var(1).mean(0))
+    assert torch.equal(net.bn.running_mean, before) and net.bn.momentum == 0.1

@@ -1,4 +1,4 @@
-"""CausIRL_MMD: Causal Invariant Representation Learning, MMD (Chevalley et al., arXiv 2022).
+"""CausIRL_MMD: Invariant Causal Mechanisms through Distribution Matching (Chevalley et al., arXiv 2022).
 
 arXiv 2206.11646.
 Objective as coded, features z (N, F), R_e = mean cross-entropy of source domain e, D domains:

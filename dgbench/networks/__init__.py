@@ -30,10 +30,11 @@ def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
         return SMALL[name](problem.input_shape)
     from .backbones import ResNet, Timm  # torchvision takes a second to import
 
+    settings = (problem.pretrained, problem.freeze_bn, hp["resnet_dropout"], problem.input_shape[0])
     if name in RESNETS:
-        return ResNet(name, problem.pretrained, problem.freeze_bn, hp["resnet_dropout"])
+        return ResNet(name, *settings)
     if name.startswith("timm:"):
-        return Timm(name, problem.pretrained, problem.freeze_bn, hp["resnet_dropout"])
+        return Timm(name, *settings)
     raise unknown("backbone", name, names())
 
 

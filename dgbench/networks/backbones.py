@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -13,9 +14,12 @@ class ResNet(Featurizer):
     """A torchvision ResNet without its last layer: global average pooling, then dropout.
 
     pretrained: the name of torchvision weights ("IMAGENET1K_V1" for published comparisons) or "none".
+    channels: of the images; where they are not 3, filter i of the first layer is that of colour i modulo 3.
     """
 
-    def __init__(self, name: str, pretrained: str, freeze_bn: bool, dropout: float) -> None:
+    def __init__(
+        self, name: str, pretrained: str, freeze_bn: bool, dropout: float, channels: int = 3
+    ) -> None:
         super().__init__()
         weights = None
         if pretrained != "none":
@@ -26,6 +30,11 @@ class ResNet(Featurizer):
         self.net = torchvision.models.get_model(name, weights=weights)
         self.n_outputs = self.net.fc.in_features
         self.net.fc = nn.Identity()
+        if channels != 3:
+            old = self.net.conv1
+            self.net.conv1 = nn.Conv2d(channels, old.out_channels, 7, stride=2, padding=3, bias=False)
+            with torch.no_grad():
+                self.net.conv1.weight.copy_(old.weight[:, torch.arange(channels) % 3])
         self.dropout = nn.Dropout(dropout)
         self.freeze_bn = freeze_bn
         self.train()
@@ -33,15 +42,23 @@ class ResNet(Featurizer):
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.net(x))  # (N, n_outputs)
 
+    def stages(self) -> list[nn.Module]:
+        net = self.net
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        head = nn.Sequential(net.avgpool, nn.Flatten(), self.dropout)
+        return [stem, net.layer1, net.layer2, net.layer3, net.layer4, head]
+
 
 class Timm(Featurizer):
     """A timm model, ``timm:NAME``, without its head; pretrained: "default" (the name's tag) or "none"."""
 
-    def __init__(self, name: str, pretrained: str, freeze_bn: bool, dropout: float) -> None:
+    def __init__(
+        self, name: str, pretrained: str, freeze_bn: bool, dropout: float, channels: int = 3
+    ) -> None:
         super().__init__()
         timm_config(name)
         self.net = import_timm().create_model(
-            name.removeprefix("timm:"), pretrained=pretrained != "none", num_classes=0
+            name.removeprefix("timm:"), pretrained=pretrained != "none", num_classes=0, in_chans=channels
         )
         self.n_outputs = self.net.num_features
         self.dropout = nn.Dropout(dropout)

@@ -1,8 +1,12 @@
 """Layers that backbones and methods share."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from ..errors import UsageError
 
 Self = TypeVar("Self", bound="Featurizer")
 
@@ -17,6 +21,18 @@ class Featurizer(nn.Module):
     n_outputs: int
     freeze_bn = False
 
+    def stages(self) -> Sequence[nn.Module]:
+        """The network, cut where a layer can be put between: modules whose composition is ``forward``.
+
+        Stage 0 is what comes before the first residual stage (nothing in a small network), stage k >= 1 the
+        k-th residual stage or convolution. Each gives a feature map (N, C, H, W), but the last, which maps
+        the last of them to the features (N, n_outputs). The modules are the network's own, not copies.
+        """
+        raise UsageError(
+            "this method works on feature maps, which the backbone does not give; "
+            "choose from: --backbone resnet18, resnet50, digits_cnn, mnist_cnn, two_conv"
+        )
+
     def train(self: Self, mode: bool = True) -> Self:
         super().train(mode)
         if self.freeze_bn:
@@ -24,3 +40,16 @@ class Featurizer(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+
+class Tail(Featurizer):
+    """A copy of a featurizer's stages from ``first`` on: (N, C, H, W) -> (N, n_outputs)."""
+
+    def __init__(self, featurizer: Featurizer, first: int) -> None:
+        super().__init__()
+        self.layers = deepcopy(nn.Sequential(*featurizer.stages()[first:]))
+        self.n_outputs, self.freeze_bn = featurizer.n_outputs, featurizer.freeze_bn
+        self.train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)

@@ -28,6 +28,9 @@ class DigitsCNN(Featurizer):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # (N, 64)
 
+    def stages(self) -> list[nn.Module]:
+        return [nn.Identity(), self.layers[:2], self.layers[2:4], self.layers[4:]]
+
 
 class MNISTCNN(Featurizer):
     """DomainBed's MNIST network: four 3 x 3 convolutions, ReLU then group norm, global average pooling.
@@ -48,6 +51,9 @@ class MNISTCNN(Featurizer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # (N, 128)
+
+    def stages(self) -> list[nn.Module]:
+        return [nn.Identity(), *(self.layers[i : i + 3] for i in range(0, 12, 3)), self.layers[12:]]
 
 
 class TwoConv(Featurizer):
@@ -76,6 +82,9 @@ class TwoConv(Featurizer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.maps(x))  # (N, 1024)
+
+    def stages(self) -> list[nn.Module]:
+        return [nn.Identity(), self.maps[:3], self.maps[3:], self.head]
 
 
 SMALL: dict[str, Callable[[tuple[int, int, int]], Featurizer]] = {

@@ -1,0 +1,145 @@
+"""The interface of a rule of weight averaging, and the running mean that the rules share."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .algorithm import Algorithm
+
+State = dict[str, Any]
+
+
+@dataclass
+class Mean:
+    """A running mean of lists of tensors.
+
+    n: how many entered. first, last: steps of the first and the last one, -1 before. buffers: what a model
+    with these weights carries. loss: validation loss at the end, where the mean is a segment of SWAD.
+    """
+
+    n: int = 0
+    first: int = -1
+    last: int = -1
+    loss: float = math.nan
+    values: list[Tensor] = field(default_factory=list)
+    buffers: list[Tensor] = field(default_factory=list)
+
+    @torch.no_grad()
+    def add(
+        self, tensors: Iterable[Tensor], first: int, last: int, count: int = 1, weight: float | None = None
+    ) -> None:
+        """values += weight * (tensors - values), by default the mean over counts; the first one replaces."""
+        new = list(tensors)
+        if self.n == 0:
+            self.first, self.values = first, copies(new)
+        else:
+            torch._foreach_lerp_(self.values, new, count / (self.n + count) if weight is None else weight)
+        self.n, self.last = self.n + count, last
+
+    @classmethod
+    def restored(cls, state: State, device: torch.device) -> "Mean":
+        """The inverse of ``vars``; copies, so that two averagers never share a tensor."""
+        tensors = {name: [t.to(device, copy=True) for t in state[name]] for name in ("values", "buffers")}
+        return cls(**{**state, **tensors})
+
+
+class Averager:
+    """One rule. ``state_dict`` holds tensors and plain values, by reference: save it before the next step."""
+
+    def __init__(self, algorithm: Algorithm, bn_batches: int = 0) -> None:
+        """bn_batches: training batches from which batch-norm statistics are estimated anew before an
+        evaluation; 0 leaves them as they are, as the official code of SWAD does with frozen statistics."""
+        self.mean, self.bn_batches = Mean(), bn_batches
+        self.images: Callable[[], Iterable[Tensor]] = tuple  # training batches (N, C, H, W), set by ``make``
+        self.device = next(algorithm.parameters()).device
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """{option: default} of ``--averaging name:option=value``."""
+        parameters = inspect.signature(cls).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    def update(self, algorithm: Algorithm, step: int) -> None:
+        """Take in the weights after update ``step``."""
+        raise NotImplementedError
+
+    def evaluated(self, algorithm: Algorithm, step: int, val_loss: float) -> None:
+        """Take in the validation loss of the raw weights, the mean of the source domains' cross-entropies."""
+
+    def ready(self, step: int, last: bool) -> bool:
+        """Whether the average is to be evaluated now; ``last``: this is the run's last evaluation."""
+        return self.mean.n > 0
+
+    def result(self) -> Mean:
+        """The average now; the state stays as it is. An empty list of buffers means the current ones."""
+        return self.mean
+
+    @contextmanager
+    def swapped(self, algorithm: Algorithm) -> Iterator[Algorithm]:
+        """The algorithm with averaged weights; afterwards it has its own again, bit for bit."""
+        result = self.result()
+        parameters, buffers = list(algorithm.parameters()), list(algorithm.buffers())
+        own = copies(parameters), copies(buffers)
+        try:
+            _assign(parameters, result.values)
+            if result.buffers:
+                _assign(buffers, result.buffers)
+            if self.bn_batches:
+                estimate_batch_norm(algorithm, islice(self.images(), self.bn_batches))
+            yield algorithm
+        finally:
+            _assign(parameters, own[0])
+            _assign(buffers, own[1])
+
+    def info(self) -> State:
+        """Facts for the record: the range of steps (-1: none yet), and how many weights were averaged."""
+        return {"start_step": self.mean.first, "end_step": self.mean.last, "n_averaged": self.mean.n}
+
+    def state_dict(self) -> State:
+        return {"mean": dict(vars(self.mean))}
+
+    def load_state_dict(self, state: State) -> None:
+        self.mean = Mean.restored(state["mean"], self.device)
+
+
+@torch.no_grad()
+def estimate_batch_norm(algorithm: Algorithm, images: Iterable[Tensor]) -> None:
+    """Replace running statistics by the mean over batches; layers that are frozen in training stay."""
+    training = algorithm.training
+    algorithm.train()
+    layers = [m for m in algorithm.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+    for x in images if layers else ():
+        algorithm.features(x)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    algorithm.train(training)
+
+
+def append(mean: Mean, segments: Sequence[Mean], by_steps: bool = False) -> None:
+    """Segments enter a mean, each with the weight of one, or of its steps."""
+    for segment in segments:
+        mean.add(segment.values, segment.first, segment.last, segment.n if by_steps else 1)
+
+
+def copies(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Detached copies."""
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _assign(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    if len(targets) != len(sources):
+        raise RuntimeError(f"the average holds {len(sources)} tensors, the algorithm {len(targets)}")
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)

@@ -1,0 +1,97 @@
+"""The conformance card of a method: ``python -m dgbench.check my_method.py`` (or the name of one of ours).
+
+Every promise of the contract, the cost of an update relative to ERM's, and a short run beside ERM on the
+embedded digits. Exit status 1 if a promise is broken or the run learns nothing.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from . import bench, contract, flags, registry
+from .algorithm import Algorithm
+from .contract import Broken, Method
+from .errors import exit_on_usage_error
+from .machine import Machine
+from .spec import RunSpec
+from .train import run
+
+Row = tuple[str, str, str]  # what, verdict, what was seen
+
+
+def promises(method: Method) -> list[Row]:
+    """One row per promise: kept, broken, or why it does not apply."""
+    rows = []
+    for name, promise in tqdm(contract.PROMISES.items(), desc=method.__name__, unit="check"):
+        try:
+            reason = promise(method)
+            verdict, seen = ("kept", "") if reason is None else ("-", reason)
+        except Broken as broken:
+            verdict, seen = "BROKEN", str(broken)
+        except Exception as error:  # a method under test may raise anything
+            verdict, seen = "BROKEN", f"{type(error).__name__}: {error}"
+        rows.append((name.replace("_", " "), verdict, " ".join(seen.split())))
+    return rows
+
+
+def cost(method: Method) -> Row:
+    """An update relative to ERM's, on the small network of the contract."""
+    erm = registry.find("algorithms", "ERM")
+    ours, plain = contract.build(method), contract.build(erm)
+    batch = contract.make_batch()
+    ratio = bench.alternate("update", lambda: ours.update(batch), lambda: plain.update(batch), turns=15)
+    return "update / ERM's update", f"{ratio.ratio:.2f}", f"{ratio.ours:.2f} ms and {ratio.reference:.2f} ms"
+
+
+def short_run(method: Method) -> Row:
+    """Default steps on RotatedDigits, target 0, beside ERM; BROKEN if the sources are not learned."""
+    seen = {}
+    for name in (method.__name__, "ERM"):
+        with tempfile.TemporaryDirectory() as folder:
+            spec = RunSpec("RotatedDigits", name, test_envs=("0",))
+            record = run(spec, Path(folder) / "run", Machine(), progress=True)
+        accuracy = [record["metrics"][f"{part}/acc"] for part in record["parts"]["validation"]]
+        seen[name] = (sum(accuracy) / len(accuracy), record["metrics"]["0/in/acc"])
+    source = seen[method.__name__][0]
+    text = ", ".join(f"{name}: sources {a:.1%}, target {b:.1%}" for name, (a, b) in seen.items())
+    return "RotatedDigits, 301 steps", "learns" if source > 0.3 else "BROKEN", text
+
+
+def card(method: Method) -> list[Row]:
+    """All rows."""
+    rows = promises(method)
+    if any(verdict == "BROKEN" for _, verdict, _ in rows):
+        return rows
+    rows.append(cost(method))
+    if "domain_generalization" in method.tasks and not method.needs:
+        rows.append(short_run(method))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = flags.Parser(prog="python -m dgbench.check", description=__doc__.split("\n")[0])
+    parser.add_argument("method", help="a Python file, FILE.py:Class, or the name of a method")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    if ".py" in args.method:
+        methods = registry.load_plugin(args.method)
+    else:
+        methods = [registry.find("algorithms", args.method)]
+    broken = False
+    for method in methods:
+        assert issubclass(method, Algorithm)
+        rows = card(method)
+        print(tabulate(rows, headers=(method.__name__, "verdict", "seen"), maxcolwidths=[None, None, 70]))
+        broken |= any(verdict == "BROKEN" for _, verdict, _ in rows)
+    return int(broken)
+
+
+if __name__ == "__main__":
+    exit_on_usage_error(main)

@@ -1,0 +1,259 @@
+"""The contract: promises that every method keeps. ``tests/test_contract.py`` holds all methods to them and
+``python -m dgbench.check`` holds a user's.
+
+A promise is a function of the class; it raises ``Broken`` with what it saw, or returns why it does not apply.
+"""
+
+import ast
+import copy
+import inspect
+import json
+import re
+import tempfile
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from . import averaging, hparams, registry
+from .algorithm import Algorithm, Batch, Logs, Problem
+from .build import build as build_run
+from .checkpoint import State
+from .dataset import Dataset
+from .machine import Machine
+from .meter import Meter
+from .spec import RunSpec
+from .train import run, update
+
+DOMAINS, ROWS, CLASSES, POOL = 3, 8, 4, 50
+PROBLEM = Problem((1, 8, 8), CLASSES, DOMAINS, 100, 10, (POOL,) * DOMAINS, (POOL,) * DOMAINS, "digits_cnn")
+Method = type[Algorithm]
+TRAINERS = ("item", "cuda", "cpu", "print", "open")
+
+
+class Broken(AssertionError):
+    """A promise that the method breaks."""
+
+
+class Recording(UserDict[str, Any]):
+    """Hyper-parameters that remember which of them were read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+
+def build(method: Method, **chosen: Any) -> Algorithm:
+    """A small instance in training mode, from seed 0."""
+    torch.manual_seed(0)
+    algorithm = method(PROBLEM, Recording(hparams.resolve(method, Dataset, chosen)))
+    algorithm.train()
+    return algorithm
+
+
+def make_batch(step: int = 0) -> Batch:
+    """A batch of noise with every field filled."""
+    r = torch.Generator().manual_seed(step)
+    n = DOMAINS * ROWS
+    domain = torch.arange(DOMAINS).repeat_interleave(ROWS)
+
+    def images() -> Tensor:
+        return torch.rand(n, 1, 8, 8, generator=r)
+
+    def rows() -> Tensor:
+        return torch.randint(POOL, (n,), generator=r)
+
+    y = torch.randint(CLASSES, (n,), generator=r)
+    return Batch(images(), y, domain, rows(), DOMAINS, images(), images(), images(), domain, rows())
+
+
+def train(algorithm: Algorithm, steps: range) -> list[Logs]:
+    """Updates as the trainer makes them; their logs."""
+    logs = []
+    for step in steps:
+        torch.manual_seed(step)
+        algorithm.step = step
+        logs.append(algorithm.update(make_batch(step)))
+    return logs
+
+
+def logs_are_finite_detached_scalars(method: Method) -> str | None:
+    for logs in train(build(method), range(3)):
+        _require("loss" in logs, "update logs no 'loss'")
+        for key, value in logs.items():
+            fine = isinstance(value, Tensor) and value.shape == () and not value.requires_grad
+            _require(fine and bool(torch.isfinite(value)), f"the log {key} is {value!r}")
+    return None
+
+
+def every_parameter_moves(method: Method) -> str | None:
+    algorithm = build(method)
+    before = copy.deepcopy(dict(algorithm.named_parameters()))
+    train(algorithm, range(4))
+    pattern = algorithm.quirks.get("unmoved", "$^")
+    still = {key for key, value in algorithm.named_parameters() if torch.equal(value, before[key])}
+    told = {key for key in before if re.fullmatch(pattern, key)}
+    _require(still == told, f"parameters that do not move: {sorted(still)}; declared: {sorted(told)}")
+    return None
+
+
+def features_and_logits_have_their_shapes(method: Method) -> str | None:
+    algorithm, x = build(method).eval(), make_batch().x
+    _require(algorithm(x).shape == (len(x), CLASSES), f"forward gives {tuple(algorithm(x).shape)}")
+    z = algorithm.features(x)
+    _require(z.ndim == 2 and len(z) == len(x), f"features gives {tuple(z.shape)}")
+    return None
+
+
+def evaluation_does_not_depend_on_the_rest_of_the_batch(method: Method) -> str | None:
+    if "batch" in method.quirks:
+        return method.quirks["batch"]
+    algorithm, x = build(method), make_batch().x
+    train(algorithm, range(2))
+    algorithm.eval()
+    _close(algorithm(x)[:5], algorithm(x[:5]), "logits of an image alone and in a batch")
+    return None
+
+
+def same_seed_same_weights(method: Method) -> str | None:
+    first, second = build(method), build(method)
+    train(first, range(3))
+    train(second, range(3))
+    _same(first, second, "two runs of one seed")
+    return None
+
+
+def goes_on_from_its_state(method: Method) -> str | None:
+    whole, half, resumed = build(method), build(method), build(method)
+    train(whole, range(6))
+    train(half, range(3))
+    resumed.load_state_dict(copy.deepcopy(half.state_dict()))
+    for optim, saved in zip(resumed.optims, half.optims, strict=True):
+        optim.load_state_dict(copy.deepcopy(saved.state_dict()))
+    train(resumed, range(3, 6))
+    _same(whole, resumed, "a run and a resumed one (state outside of parameters, buffers and optims?)")
+    return None
+
+
+def declared_hyper_parameters_are_used(method: Method) -> str | None:
+    algorithm = build(method)
+    train(algorithm, range(3))
+    assert isinstance(algorithm.hp, Recording)
+    unread = set(algorithm.hparams) - algorithm.hp.read - {"batch_size"}
+    told = {key for key in algorithm.hparams if re.fullmatch(algorithm.quirks.get("unread", "$^"), key)}
+    _require(unread == told, f"declared and never read: {sorted(unread)}; quirks: {sorted(told)}")
+    return None
+
+
+def hyper_parameters_are_legal(method: Method) -> str | None:
+    """Every draw is plain JSON of the default's type, and a run accepts its own values back."""
+    for seed in range(5):
+        values = hparams.resolve(method, Dataset, {}, hparams_seed=seed)
+        again = hparams.resolve(method, Dataset, json.loads(json.dumps(values)))
+        _require(values == again, f"the values of draw {seed} change when they are given back")
+    return None
+
+
+def is_plain_training_where_it_says_so(method: Method) -> str | None:
+    """Gradients, not weights after a step: Adam divides the size of a gradient away."""
+    if method.erm_when is None:
+        return "declares no hyper-parameters (erm_when) under which it is plain training"
+    algorithm, batch = build(method, **method.erm_when), make_batch()
+    plain = copy.deepcopy(algorithm)
+    torch.manual_seed(0)
+    cross_entropy(plain(batch.x), batch.y).backward()
+    torch.manual_seed(0)
+    algorithm.update(batch)
+    total = 0.0
+    for (key, ours), expected in zip(algorithm.named_parameters(), plain.parameters(), strict=True):
+        grad, wanted = (torch.zeros_like(ours) if p.grad is None else p.grad for p in (ours, expected))
+        _close(grad, wanted, f"gradient of {key} and that of cross-entropy", atol=1e-6)
+        total += float(wanted.abs().sum())
+    _require(total > 0, "plain training has no gradient here")
+    return None
+
+
+def knows_tensors_only(method: Method) -> str | None:
+    tree = ast.parse(Path(inspect.getfile(method)).read_text(encoding="utf-8"))
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = {f".{f.attr}()" for f in called if isinstance(f, ast.Attribute) and f.attr in TRAINERS}
+    found |= {f"{f.id}()" for f in called if isinstance(f, ast.Name) and f.id in TRAINERS}
+    _require(not found, f"its file calls {', '.join(sorted(found))}; devices and files are not its own")
+    return None
+
+
+def target_images_change_nothing(method: Method) -> str | None:
+    """Training on data whose target is noise with wrong labels ends with the same weights."""
+    with registry.registered(method):
+        clean, poisoned = (build_run(_spec(method, method.tasks[0]), Machine()) for _ in range(2))
+        for part in poisoned.split.parts["test"]:
+            domain = poisoned.split.evaluated[part].domain
+            domain.images[:] = np.random.default_rng(0).integers(0, 256, domain.images.shape)
+            domain.labels[:] = 0
+        for built in (clean, poisoned):
+            state = State(built.algorithm, averaging.make((), built.algorithm), Meter())
+            for step in range(3):
+                update(state, built.loader, step, built.seed)
+    _same(clean.algorithm, poisoned.algorithm, "runs that differ in the target alone")
+    return None
+
+
+def runs_under_its_tasks(method: Method) -> str | None:
+    for task in method.tasks:
+        with tempfile.TemporaryDirectory() as folder, registry.registered(method):
+            record = run(_spec(method, task), Path(folder) / "run")
+        accuracies = [v for key, v in record["metrics"].items() if key.endswith("/acc")]
+        _require(
+            bool(accuracies) and all(0 <= v <= 1 for v in accuracies), f"{task}: accuracies {accuracies}"
+        )
+    return None
+
+
+PROMISES: dict[str, Callable[[Method], str | None]] = {
+    promise.__name__: promise
+    for promise in (
+        logs_are_finite_detached_scalars,
+        every_parameter_moves,
+        features_and_logits_have_their_shapes,
+        evaluation_does_not_depend_on_the_rest_of_the_batch,
+        same_seed_same_weights,
+        goes_on_from_its_state,
+        declared_hyper_parameters_are_used,
+        hyper_parameters_are_legal,
+        is_plain_training_where_it_says_so,
+        knows_tensors_only,
+        target_images_change_nothing,
+        runs_under_its_tasks,
+    )
+}
+
+
+def _spec(method: Method, task: str) -> RunSpec:
+    where = {"source_envs": ("0",)} if task == "single_source" else {"test_envs": ("0",)}
+    return RunSpec("RotatedDigits", method.__name__, task=task, steps=2, **where).resolved()  # type: ignore[arg-type]
+
+
+def _require(kept: bool, seen: str) -> None:
+    if not kept:
+        raise Broken(seen)
+
+
+def _same(a: Algorithm, b: Algorithm, what: str) -> None:
+    left, right = a.state_dict(), b.state_dict()
+    differ = [key for key in left if not torch.equal(left[key], right[key])]
+    _require(not differ, f"{what} differ in {', '.join(differ[:5])}")
+
+
+def _close(a: Tensor, b: Tensor, what: str, atol: float = 1e-5) -> None:
+    _require(
+        torch.allclose(a, b, rtol=1e-4, atol=atol), f"{what} differ by up to {float((a - b).abs().max()):.3g}"
+    )

@@ -1,0 +1,298 @@
+"""Runs classes written for DomainBed: ``--plugin my_method.py`` or ``--plugin my_method.py:MyMethod``.
+
+The file stays as it is but for its imports:
+
+    from dgbench.domainbed import ERM, Algorithm, networks
+
+A class has ``__init__(self, input_shape, num_classes, num_domains, hparams)``,
+``update(self, minibatches, unlabeled=None)`` that steps its own optimizers and returns numbers, and
+``predict(self, x)``. Its ``hparams`` are DomainBed's shared ones and those of an optional class attribute
+
+    hparams = {"my_gamma": 1.0, "my_beta": (0.5, lambda r: 10 ** r.uniform(-2, 0))}
+
+(a default, or a default and DomainBed's way to draw it in a random search). Other optional class attributes
+are those of ``dgbench.algorithm.Algorithm``: ``hparams_on``, ``tasks``, ``needs``, ``min_domains``. With
+``needs = ("unlabelled",)`` a class runs under the tasks that have unlabelled images, and ``unlabeled`` is the
+list of these domains' images; otherwise it is None.
+
+What a checkpoint keeps of a class: parameters, buffers, optimizers, and attributes that are numbers, texts,
+tensors, or lists, tuples and dictionaries of these. Python's and numpy's random numbers are seeded before
+each update, so a resumed run is the same run.
+"""
+
+import inspect
+import io
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from . import algorithm as ours
+from . import networks as backbones
+from .errors import UsageError
+from .networks.heads import mlp
+
+PROBLEM = "problem"  # key under which ``hparams`` carry the backbone's settings to ``networks.Featurizer``
+
+
+class Algorithm(nn.Module):
+    """DomainBed's base class."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        num_domains: int,
+        hparams: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.hparams = hparams
+
+    def update(self, minibatches: Sequence[tuple[Tensor, Tensor]], unlabeled: Any = None) -> dict[str, Any]:
+        """One step on [(x, y)] of every source domain; returns numbers to log."""
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W)."""
+        raise NotImplementedError
+
+
+class networks:
+    """What DomainBed's module of this name gives to a method."""
+
+    Identity = nn.Identity
+
+    @staticmethod
+    def Featurizer(input_shape: tuple[int, int, int], hparams: Mapping[str, Any]) -> Any:
+        """The run's backbone (``--backbone``), with ``n_outputs``."""
+        return backbones.featurizer(hparams[PROBLEM], hparams)
+
+    @staticmethod
+    def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) -> nn.Module:
+        """A linear layer, or three."""
+        return backbones.classifier(in_features, out_features, is_nonlinear)
+
+    @staticmethod
+    def MLP(n_inputs: int, n_outputs: int, hparams: Mapping[str, Any]) -> nn.Module:
+        """Of hparams["mlp_width"], ["mlp_depth"] and ["mlp_dropout"]."""
+        net = mlp(n_inputs, n_outputs, hparams["mlp_width"], hparams["mlp_depth"], hparams["mlp_dropout"])
+        net.n_outputs = n_outputs  # type: ignore[assignment]
+        return net
+
+
+class ERM(Algorithm):
+    """DomainBed's plain training, which most of its methods extend."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        num_domains: int,
+        hparams: Mapping[str, Any],
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer: Any = networks.Featurizer(input_shape, hparams)
+        self.classifier: Any = networks.Classifier(
+            self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"]
+        )
+        self.network: Any = nn.Sequential(self.featurizer, self.classifier)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+        )
+
+    def update(self, minibatches: Sequence[tuple[Tensor, Tensor]], unlabeled: Any = None) -> dict[str, Any]:
+        x, y = (torch.cat(parts) for parts in zip(*minibatches, strict=True))
+        loss = cross_entropy(self.predict(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item()}
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+class Adapted(ours.Algorithm):
+    """One of DomainBed's classes behind the interface of dgbench; ``adapt`` makes a subclass for each."""
+
+    method: ClassVar[type]
+
+    def __init__(self, problem: ours.Problem, hp: Mapping[str, Any]) -> None:
+        nn.Module.__init__(self)  # the class builds its own networks
+        self.problem, self.hp, self.step = problem, hp, 0
+        backbone = {"resnet18": problem.backbone == "resnet18", "freeze_bn": problem.freeze_bn}
+        given = _Given(self.method.__name__, {**FLAGS, **backbone, **hp, PROBLEM: problem})
+        self.module = self.method(problem.input_shape, problem.num_classes, problem.num_domains, given)
+        self._paths = [path for path, _ in _optimizers(self.module)]
+        self._children = set(self.module._modules)
+
+    def update(self, batch: ours.Batch) -> ours.Logs:
+        seed = torch.initial_seed() % 2**32  # the trainer's, a function of the step
+        random.seed(seed)
+        np.random.seed(seed)
+        minibatches = list(zip(batch.per_domain(batch.x), batch.per_domain(batch.y), strict=True))
+        unlabeled = None
+        if batch.u is not None:
+            unlabeled = list(batch.u.unflatten(0, (len(self.problem.unlabelled_sizes), -1)))
+        returned = self.module.update(minibatches, unlabeled)
+        for name in set(self.module._modules) - self._children:
+            # Made anew in every update (Fish's clone): no part of the model that is averaged and saved.
+            self.module.__dict__[name] = self.module._modules.pop(name)
+        scalars = {name: torch.as_tensor(value, device=batch.x.device) for name, value in returned.items()}
+        logs = {name: value.detach().float().mean() for name, value in scalars.items()}
+        return {"loss": next(iter(logs.values()), torch.zeros((), device=batch.x.device)), **logs}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.predict(x)
+
+    @property
+    def featurizer(self) -> Any:  # type: ignore[override]
+        """The class's, or all of it: what pretrained weights are in."""
+        return getattr(self.module, "featurizer", self.module)
+
+    def features(self, x: Tensor) -> Tensor:
+        if self.featurizer is self.module:
+            raise UsageError(f"{self.method.__name__} has no attribute featurizer, so it gives no features")
+        return self.featurizer(x)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those now in the attributes that the constructor filled; methods replace some while they run."""
+        found = dict(_optimizers(self.module))
+        return [found[path] for path in self._paths]
+
+    @property
+    def optims(self) -> list[torch.optim.Optimizer]:
+        return self.optimizers()
+
+    def get_extra_state(self) -> Tensor:
+        """The attributes that are no parameters or buffers, as bytes: a state dict holds tensors."""
+        file = io.BytesIO()
+        torch.save({path: _plain_attributes(part) for path, part in self._stateful()}, file)
+        return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        device = next((p.device for p in self.module.parameters()), None)
+        content = io.BytesIO(state.cpu().numpy().tobytes())
+        saved = torch.load(content, map_location=device, weights_only=True)
+        for path, part in self._stateful():
+            for name, value in saved[path].items():
+                setattr(part, name, value)
+
+    def _stateful(self) -> Iterator[tuple[str, nn.Module]]:
+        """The class itself and those of its parts that the user wrote."""
+        for path, part in self.module.named_modules():
+            if not path or type(part).__module__.split(".")[0] not in LIBRARIES:
+                yield path, part
+
+
+def is_method(value: Any) -> bool:
+    """Whether this is a class with DomainBed's constructor, ``update`` and ``predict``."""
+    if not (isinstance(value, type) and issubclass(value, nn.Module)) or issubclass(value, ours.Algorithm):
+        return False
+    if not (hasattr(value, "update") and hasattr(value, "predict")):
+        return False
+    parameters = list(inspect.signature(value).parameters.values())
+    plain = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return len(plain) >= 4 and all(p.default is not p.empty for p in plain[4:])
+
+
+def adapt(cls: type) -> type[Adapted]:
+    """The dgbench algorithm that runs one of DomainBed's classes; it has the same name."""
+    members = {name: getattr(cls, name) for name in DECLARED if hasattr(cls, name)}
+    if "unlabelled" in members.get("needs", ()):
+        members.setdefault("tasks", ("domain_adaptation", "semi_supervised"))
+    own = {name: _declared(value) for name, value in getattr(cls, "hparams", {}).items()}
+    about = {"__doc__": cls.__doc__, "__module__": cls.__module__}
+    return type(cls.__name__, (Adapted,), {**members, **about, "method": cls, "hparams": own})
+
+
+DECLARED = ("hparams_on", "tasks", "needs", "min_domains")
+LIBRARIES = ("torch", "torchvision", "timm", "dgbench")
+FLAGS = {
+    "lars": False,
+    "linear_steps": 500,
+    "resnet50_augmix": False,
+    "dinov2": False,
+    "vit": False,
+    "vit_attn_tune": False,
+    "vit_dropout": 0.0,
+}
+"""DomainBed's shared hyper-parameters that dgbench has no use for, as a class may read them."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A range given as DomainBed gives it: a function of a numpy RandomState."""
+
+    function: Callable[[np.random.RandomState], Any]
+
+    def draw(self, r: np.random.RandomState) -> Any:
+        value = self.function(r)
+        return value.item() if isinstance(value, np.generic) else value
+
+    def check(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "drawn by a function"
+
+
+class _Given(dict[str, Any]):
+    """Hyper-parameters as a class sees them; a missing one is explained."""
+
+    def __init__(self, owner: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.owner = owner
+
+    def __missing__(self, key: str) -> Any:
+        known = ", ".join(sorted(set(self) - {PROBLEM}))
+        raise UsageError(
+            f"{self.owner} reads the hyper-parameter {key!r} but does not declare it; "
+            f"give the class an attribute hparams = {{{key!r}: default}}, or choose from: {known}"
+        )
+
+
+def _declared(value: Any) -> tuple[Any, Any]:
+    """A default, or (default, range), the range possibly a function -> (default, range)."""
+    if not (isinstance(value, tuple) and len(value) == 2):
+        return value, None
+    default, how = value
+    return (default, Drawn(how)) if callable(how) else (default, how)
+
+
+def _optimizers(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """(path, optimizer) of every one in the attributes of a module, its parts, lists and dictionaries."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    if isinstance(value, torch.optim.Optimizer):
+        seen.add(id(value))
+        yield path, value
+    elif isinstance(value, nn.Module | dict | list | tuple):
+        seen.add(id(value))
+        inside = vars(value) if isinstance(value, nn.Module) else value
+        items = inside.items() if isinstance(inside, dict) else enumerate(inside)
+        for key, part in items:
+            yield from _optimizers(part, f"{path}.{key}", seen)
+
+
+def _plain_attributes(part: nn.Module) -> dict[str, Any]:
+    skipped = {"training", "hparams"}
+    return {
+        name: value
+        for name, value in vars(part).items()
+        if not name.startswith("_") and name not in skipped and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str, Tensor)

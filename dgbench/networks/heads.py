@@ -1,0 +1,19 @@
+"""Heads on pooled features (N, F)."""
+
+from torch import nn
+
+
+def mlp(n_inputs: int, n_outputs: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
+    """``depth`` linear layers of ``width`` units, dropout then ReLU after all but the last.
+
+    Source: DomainBed, networks.py, class MLP; a depth below two still gives two layers.
+    """
+    layers: list[nn.Module] = []
+    for inputs in (n_inputs, *[width] * (depth - 2)):
+        layers += [nn.Linear(inputs, width), nn.Dropout(dropout), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, n_outputs))
+
+
+def projector(n_inputs: int, n_outputs: int) -> nn.Sequential:
+    """Linear (F, F), ReLU, linear (F, n_outputs): the usual head in front of a contrastive loss."""
+    return nn.Sequential(nn.Linear(n_inputs, n_inputs), nn.ReLU(), nn.Linear(n_inputs, n_outputs))
