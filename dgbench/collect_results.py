@@ -92,7 +92,7 @@ def _printed(sweep: "Sweep", built: "list[Table]", args: argparse.Namespace) -> 
     if args.format not in ("latex", "csv"):
         return f"{told}\n\n{printed}"
     # these hold tables alone
-    notes = [f"- {table.heading}: {note}" for table in built for note in table.notes]
+    notes = [f"- {table.heading}: {note}" for table in built for note in table.notes + table.published]
     print("\n".join([told, *(notes if args.format == "csv" else [])]), file=sys.stderr)
     return printed
 

@@ -60,11 +60,11 @@ def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:
         results = [stats.paired(differences(row, base)) for row in others]
         adjusted = stats.holm([result.p for result in results])
         for row, result, p in zip(others, results, adjusted, strict=True):
-            row.extra[f"vs {name}"] = versus(result, p)
+            row.extra.update({f"vs {name}": versus(result), "p": _p(p)})
         table.caption.append(
-            f"vs {name}: mean difference in points over pairs of equal (trial, target), 95 % bootstrap "
-            "interval, and p of a two-sided permutation test with signs flipped, Holm-corrected for "
-            f"{len(others)} rows."
+            f"vs {name}: mean difference in points over the {_counts(results)} pairs of equal (trial, "
+            "target), and its 95 % bootstrap interval; p of a two-sided permutation test with signs flipped, "
+            f"Holm-corrected for {len(others)} rows."
         )
 
 
@@ -78,13 +78,21 @@ def differences(row: Row, base: Row) -> list[float]:
     ]
 
 
-def versus(result: stats.Paired, p: float) -> str:
-    """ "+1.2 [0.4, 2.0], p 0.03, 12 pairs"."""
-    if result.n == 0 or math.isnan(result.mean):
-        return "no pairs"
-    if math.isnan(p):
-        return f"{result.mean:+.1f}, 1 pair"
-    return f"{result.mean:+.1f} [{result.low:.1f}, {result.high:.1f}], p {p:.2g}, {result.n} pairs"
+def versus(result: stats.Paired) -> str:
+    """ "+1.2 [0.4, 2.0]"; a dash without pairs."""
+    if math.isnan(result.mean):
+        return "-"
+    interval = "" if math.isnan(result.low) else f" [{result.low:.1f}, {result.high:.1f}]"
+    return f"{result.mean:+.1f}{interval}"
+
+
+def _counts(results: Sequence[stats.Paired]) -> str:
+    counts = sorted({result.n for result in results})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def ranks(tables: Sequence[Table]) -> list[Table]:

@@ -30,7 +30,7 @@ def evidence(kind: str, keys: Keys | None, done: Sequence[Run]) -> Evidence:
     """The reader of a rule's ``evidence``; ``UsageError`` from it for the target's accuracy.
 
     kind: "validation", the parts that a run names so; "oracle", the target's "out" part; "left_out", each
-    source's "in" part in the run that holds it out beside the target; "metrics", the numbers that ``keys`` names.
+    source's "in" part in the run that holds it out beside the target; "metrics", what ``keys`` names.
     """
     if kind == "left_out":
         return _LeftOut(done).accuracies

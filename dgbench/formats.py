@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .runs import Run
-from .selection import Rule
+from .selection import Choice, Column, Rule
 from .stats import standard_error
 
 WIDTH = 110
@@ -51,6 +51,7 @@ class Row:
     runs: Sequence[Run] = ()
     weights: str = "raw"
     extra: dict[str, str] = field(default_factory=dict)  # {heading: what stands right of the average}
+    verdict_on: str = ""  # our row that a row of verdicts speaks of
 
 
 @dataclass
@@ -67,6 +68,9 @@ class Table:
     notes: list[str]
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its runs
     spread: str = "domainbed"
+    choices: Sequence[Choice] = ()
+    keys: Sequence[Column] = ()  # (sources, targets) of each column
+    published: list[str] = field(default_factory=list)  # notes on the published rows
 
     @property
     def heading(self) -> str:
@@ -102,7 +106,7 @@ def text(tables: Sequence[Table]) -> str:
     for table in tables:
         lines = tabulate(body(table), header(table), tablefmt="plain", disable_numparse=True)
         caption = textwrap.fill(" ".join(table.caption), WIDTH)
-        notes = [f"- {note}" for note in table.notes]
+        notes = [f"- {note}" for note in table.notes + table.published]
         blocks.append("\n".join([f"-------- {table.heading}", lines, "", caption, *notes]))
     return "\n\n".join(blocks) + "\n"
 
@@ -115,7 +119,7 @@ def markdown(tables: Sequence[Table]) -> str:
     for table in tables:
         rows = [[value.replace("|", "\\|") for value in row] for row in [header(table), *body(table)]]
         lines = tabulate(rows[1:], rows[0], tablefmt="pipe", disable_numparse=True)
-        notes = "".join(f"\n- {note}" for note in table.notes)
+        notes = "".join(f"\n- {note}" for note in table.notes + table.published)
         blocks.append(f"### {table.heading}\n\n{lines}\n\n{' '.join(table.caption)}\n{notes}".rstrip())
     return "\n\n".join(blocks) + "\n"
 
@@ -141,7 +145,7 @@ def _latex_table(table: Table) -> str:
         *([r"    \midrule", *published] if published else []),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par{{\footnotesize {escape(note)}}}" for note in table.notes),
+        *(rf"  \par{{\footnotesize {escape(note)}}}" for note in table.notes + table.published),
         r"\end{table}",
         "",
     ]
@@ -174,7 +178,9 @@ def csv(tables: Sequence[Table]) -> str:
     """One line per cell; mean and error in percent, empty where there is none."""
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
-    head = "dataset,task,selection,variant,method,source,column,mean,error,trials,found,expected,whole"
+    head = (
+        "dataset,task,selection,variant,method,source,column,mean,error,trials,found,expected,whole,verdict"
+    )
     more = list(dict.fromkeys(heading for table in tables for heading in extras(table)))
     writer.writerow([*head.split(","), *more])
     for table in tables:
@@ -185,7 +191,9 @@ def csv(tables: Sequence[Table]) -> str:
                 counts = (len(cell.scores), cell.found, cell.expected, int(cell.whole))
                 source = row.source or "dgbench"
                 told = [row.extra.get(heading, "") if column == "Avg" else "" for heading in more]
-                writer.writerow([*where, row.label, source, column, *numbers, *counts, *told])
+                verdict = str(cell) if row.verdict_on else ""
+                label = row.verdict_on or row.label
+                writer.writerow([*where, label, source, column, *numbers, *counts, verdict, *told])
     return out.getvalue()
 
 

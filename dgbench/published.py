@@ -18,23 +18,28 @@ def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:
     """Put the published rows under ours, each followed by its verdicts; or a note that there are none."""
     for table in tables:
         if not folder.is_dir():
-            table.notes.append("published numbers are not available: there is no folder results/published")
+            table.published.append(
+                "published numbers are not available: there is no folder results/published"
+            )
             continue
         ours = list(table.rows)
         for path in sorted(folder.glob("*.csv")):
             published = _rows(path, table)
-            judged = False
+            compared: dict[str, list[str]] = {}  # {protocol in words: the pairs of rows}
             for row, key in published:
                 known = verdicts.protocol(folder, path.stem, key.method, table.dataset, key.table)
                 rows, notes = verdicts.judge(table, ours, row, known)
                 table.rows += [row, *rows]
-                table.notes += notes
-                judged = judged or bool(rows)
+                for pair, told in notes:
+                    compared.setdefault(told, []).append(pair)
             if published:
-                told = verdicts.remarks(folder, path.stem)
                 source = published[0][0].source
-                table.notes += [f"published ({source}): {'; '.join(told)}"] if told else []
-            if judged and verdicts.LEGEND not in table.caption:
+                table.published += [
+                    f"{', '.join(pairs)} ({source}): {told}" for told, pairs in compared.items()
+                ]
+                if remarks := verdicts.remarks(folder, path.stem):
+                    table.published.append(f"published ({source}): {'; '.join(remarks)}")
+            if compared and verdicts.LEGEND not in table.caption:
                 table.caption.append(verdicts.LEGEND)
 
 

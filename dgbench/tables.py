@@ -56,6 +56,7 @@ def _of_table(run: Run) -> Settings:
 
 def _table(group: Group, variant: str, draws: str) -> Table:
     rows = group.build()
+    own = {run.settings for run in group.runs}
     if draws == "shared":
         _note_differing_draws(group)
     return Table(
@@ -69,6 +70,8 @@ def _table(group: Group, variant: str, draws: str) -> Table:
         notes=group.notes,
         settings=group.settings,
         spread=group.spread,
+        keys=group.columns,
+        choices=[choice for choice in group.choices.values() if choice.settings in own],
     )
 
 

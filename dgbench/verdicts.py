@@ -83,8 +83,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def judge(table: Table, ours: Sequence[Row], theirs: Row, known: Protocol) -> tuple[list[Row], list[str]]:
-    """A row of verdicts for each of our rows that a published row speaks of, and notes on the protocol."""
+def judge(
+    table: Table, ours: Sequence[Row], theirs: Row, known: Protocol
+) -> tuple[list[Row], list[tuple[str, str]]]:
+    """A row of verdicts for each of our rows that a published row speaks of; (pair, protocol) in words."""
     rows, notes = [], []
     for row in ours:
         if not _same_method(row, known):
@@ -96,11 +98,12 @@ def judge(table: Table, ours: Sequence[Row], theirs: Row, known: Protocol) -> tu
         ]
         average = _verdict(_over_columns(row), theirs.average, known, bool(differing))
         label = f"  {row.label}: verdict"
-        rows.append(Row(label, cells, f"verdict on {row.label} by {theirs.source}", average))
+        rows.append(Row(label, cells, theirs.source, average, verdict_on=row.label))
         told = [f"not comparable: {', '.join(differing)}"] if differing else []
         told += [f"not known: {', '.join(unknown)}"] if unknown else []
         told += remarked
-        notes.append(f"{row.label} against {theirs.label}: {'; '.join(told) or 'same protocol'}")
+        pair = row.label if row.label == known.method else f"{row.label} with {known.method}"
+        notes.append((pair, "; ".join(told) or "same protocol"))
     return rows, notes
 
 

@@ -68,5 +68,5 @@ def write_simple(folder, run, test, validation=0.5, **kwargs):
 
 def plan(folder, runs):
     """The sweep.json of these runs."""
-    Path(folder).mkdir(exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "sweep.json").write_text(json.dumps({"specs": [run.to_dict() for run in runs]}))

@@ -73,8 +73,8 @@ def test_published_rows_stand_below_ours_with_a_verdict(sweep, tmp_path):
     assert printed(theirs) == ["66.1", "-", "70.0 +/- 0.25", "-"]
     assert verdict.label == "  ERM: verdict"
     assert printed(verdict) == ["consistent (p 0.76)", "-", "lower (p < 0.001)", "-"]
-    assert table.notes == [
-        "ERM against PCL, published (PCL, CVPR 2022): not known: freeze_bn",
+    assert table.published == [
+        "ERM with PCL (PCL, CVPR 2022): not known: freeze_bn",
         "published (PCL, CVPR 2022): a remark",
     ]
     assert "Welch" in table.caption[-1]
@@ -105,12 +105,12 @@ def test_the_p_values_are_those_of_the_test(sweep, tmp_path):
 def test_what_is_not_comparable_says_why(sweep, tmp_path, facts, reason):
     table = table_of(sweep, tmp_path, **facts)
     assert printed(table.rows[2]) == ["not comparable", "-", "not comparable", "-"]
-    assert f"not comparable: {reason}" in table.notes[0]
+    assert f"not comparable: {reason}" in table.published[0]
 
 
 def test_another_evaluation_interval_is_only_told(sweep, tmp_path):
     table = table_of(sweep, tmp_path, checkpoint_freq=100)
-    assert "checkpoint_freq 100 there, 300 here" in table.notes[0]
+    assert "checkpoint_freq 100 there, 300 here" in table.published[0]
     assert str(table.rows[2].cells[0]).startswith("consistent")
 
 
@@ -153,7 +153,7 @@ def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
 def test_no_published_numbers_is_told(sweep, tmp_path):
     built = build(load(sweep), RULES["last"])
     published.add(built, tmp_path / "missing")
-    assert "not available" in built[0].notes[0]
+    assert "not available" in built[0].published[0]
 
 
 @pytest.mark.skipif(not published.FOLDER.is_dir(), reason="no results/published")
