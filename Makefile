@@ -43,12 +43,8 @@ table: $(VENV)/.installed  ## print the table of OUT again; TABLE=pcl_pacs: a pa
 	$(if $(TABLE),$(PY) -m dgbench.paper_table $(TABLE) --output_dir '$(OUT)' --launcher $(LAUNCHER) \
 	  $(if $(DATA),--data_dir "$$DATA"),$(PY) -m dgbench.collect_results --input_dir '$(OUT)') $(ARGS)
 
-report: $(VENV)/.report  ## write report.html: tables, figures and verdicts of results/ and of OUT
+report: $(VENV)/.installed  ## write report.html: tables, figures and verdicts of results/ and of OUT
 	$(PY) -m dgbench.report --input_dir results $(wildcard $(OUT)) --output report.html $(ARGS)
-
-$(VENV)/.report: $(VENV)/.installed
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[report]'
-	@touch $@
 
 list: $(VENV)/.installed  ## algorithms, data sets, tasks, sweeps
 	@$(PY) -m dgbench.list $(ARGS)

@@ -9,7 +9,7 @@ from literal_runs import SHARED, constant, plan, record, spec, write, write_simp
 from dgbench import formats, tables
 from dgbench.errors import UsageError
 from dgbench.load import load
-from dgbench.rules import RULES
+from dgbench.rules import RULES, early_stopping
 
 TARGETS = ("art", "cartoon", "sketch")
 
@@ -169,6 +169,60 @@ def test_two_fingerprints_of_a_domain_are_refused(tmp_path):
     names = [spec(trial_seed=trial).run_id() for trial in (0, 1)]
     assert all(name in str(error.value) for name in ("sketch", *names))
     assert "art" not in str(error.value)
+
+
+def test_records_of_two_code_versions_are_told(tmp_path):
+    for trial, code in ((0, "0.1.0+abc"), (1, "0.1.0+def")):
+        run = spec(trial_seed=trial)
+        line = record(run, 600, constant(run, 0.5, 0.5)) | {"code": code}
+        write(tmp_path, run, [line])
+    (table,) = build(tmp_path)
+    assert printed(table)["ERM"][2] == "50.0 +/- 0.0"
+    assert table.notes[-1] == "records of 2 code versions: 0.1.0+abc (1 runs), 0.1.0+def (1 runs)"
+
+
+def test_a_run_resumed_by_other_code_is_told(tmp_path):
+    run = spec()
+    lines = [record(run, step, constant(run, 0.5, 0.5)) | {"code": str(step)} for step in (0, 300)]
+    write(tmp_path, run, lines)
+    (table,) = build(tmp_path)
+    assert table.notes[-1] == "records of 2 code versions: 0 (1 runs), 300 (1 runs)"
+
+
+def test_no_trial_at_all(tmp_path):
+    plan(tmp_path, grid())
+    (table,) = build(tmp_path)
+    assert printed(table) == {"ERM": ["- (0/2)", "- (0/2)", "- (0/2)", "-"]}
+    assert len(table.notes) == 1
+    assert table.notes[0].startswith("not started: ")
+
+
+def test_a_threshold_that_no_trial_reaches_is_told(tmp_path):
+    write_grid(tmp_path)
+    (table,) = tables.build(load(tmp_path), early_stopping(0.95))
+    assert printed(table)["ERM"] == ["nan", "nan", "nan", "nan"]
+    assert "no checkpoint could be chosen: ERM, art, trial 0" in table.notes
+
+
+def test_the_sample_spread_is_computed_and_told(tmp_path):
+    write_grid(tmp_path)
+    (table,) = tables.build(load(tmp_path), RULES["last"], spread="sample")
+    # std(ddof=1) / sqrt(2) of 0.5, 0.6 is 0.05
+    assert printed(table)["ERM"][0] == "55.0 +/- 5.0"
+    assert "(divisor n - 1)" in " ".join(table.caption)
+    assert printed(tables.averages([table], at_least=1)[0])["ERM"][0] == "65.0 +/- 5.0"
+
+
+def test_shared_draws_that_are_not_the_same_values_are_told(tmp_path):
+    for trial in (0, 1):
+        for draw in (0, 1):
+            run = spec(trial_seed=trial, hparams_seed=draw)
+            lr = 0.1 if draw == 0 else 0.1 + trial
+            write(tmp_path, run, [record(run, 600, constant(run, 0.5, 0.5)) | {"hparams": {"lr": lr}}])
+    (table,) = tables.build(load(tmp_path), RULES["last"], draws="shared")
+    told = "shared draws whose hyper-parameters are not the same in every run: 1"
+    assert table.notes[-1] == told
+    assert "chosen once for all trials" in " ".join(table.caption)
 
 
 def test_runs_with_two_targets_are_no_cells(tmp_path):
