@@ -73,20 +73,30 @@ def columns(lines: Sequence[Record]) -> tuple[Columns, list[str]]:
     if len(kept) < len(same):
         problems.append(f"{len(same) - len(kept)} repeated (step, weights), of which the last was kept")
     kinds = tuple(dict.fromkeys(weights for _, weights in kept))
-    numbers = [_numbers(line) for line in kept.values()]
-    names = tuple(dict.fromkeys(name for record in numbers for name in record))
     heads = [
         (step, kinds.index(weights), seconds(line), _float(line.get("memory_gb")))
         for (step, weights), line in kept.items()
     ]
-    metrics = [[record.get(name, ABSENT) for name in names] for record in numbers]
-    values = np.array([(*head, *row) for head, row in zip(heads, metrics, strict=True)], dtype=np.float64)
+    names, numbers = _numbers(list(kept.values()))
+    values = np.array([(*head, *row) for head, row in zip(heads, numbers, strict=True)], dtype=np.float64)
     return Columns((*HEAD, *names), kinds, lines[-1]["parts"], np.ascontiguousarray(values.T)), problems
 
 
-def _numbers(line: Record) -> dict[str, float]:
-    losses = {f"loss/{name}": value for name, value in line.get("losses", {}).items()}
-    return {name: _float(value) for name, value in (line["metrics"] | losses).items()}
+def _numbers(lines: Sequence[Record]) -> tuple[tuple[str, ...], list[list[float]]]:
+    """(names, a row of values per line) of the metrics and losses."""
+    metrics = [line["metrics"] for line in lines]
+    losses = [line.get("losses") or {} for line in lines]
+    first, also = tuple(metrics[0]), tuple(losses[0])
+    names = (*first, *(f"loss/{name}" for name in also))
+    if all(tuple(m) == first and tuple(s) == also for m, s in zip(metrics, losses, strict=True)):
+        rows = [[*m.values(), *s.values()] for m, s in zip(metrics, losses, strict=True)]
+        if not any(None in row for row in rows):
+            return names, rows
+    told = [
+        m | {f"loss/{name}": value for name, value in s.items()} for m, s in zip(metrics, losses, strict=True)
+    ]
+    names = tuple(dict.fromkeys(name for each in told for name in each))
+    return names, [[_float(each.get(name)) for name in names] for each in told]
 
 
 def _float(value: Any) -> float:

@@ -4,7 +4,9 @@ A cell is averaged only when every run that belongs to it is done; otherwise it 
 differ in anything but algorithm, domains, trial and hyper-parameters never share a table.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,11 +41,12 @@ def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "dom
     groups: dict[Settings, list[Run]] = {}
     for run in runs:
         groups.setdefault(_of_table(run), []).append(run)
+    unread_pairs = Counter(map(_of_table, pairs))
     tables = []
     for key, members in groups.items():
         group = Group(dict(key), members, rule, sweep.planned, choices, spread)
         table = _table(group, _variant(key, groups), draws)
-        unread = 0 if uses_pairs else sum(_of_table(run) == key for run in pairs)
+        unread = 0 if uses_pairs else unread_pairs[key]
         if unread:
             table.notes.append(f"runs with several targets, read by leave_one_domain_out only: {unread}")
         tables.append(table)
@@ -51,7 +54,12 @@ def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "dom
 
 
 def _of_table(run: Run) -> Settings:
-    return tuple(item for item in run.settings if item[0] not in ROW)
+    return _without_row(run.settings)
+
+
+@lru_cache(maxsize=4096)  # thousands of runs share it
+def _without_row(settings: Settings) -> Settings:
+    return tuple(item for item in settings if item[0] not in ROW)
 
 
 def _table(group: Group, variant: str, draws: str) -> Table:

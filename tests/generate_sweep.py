@@ -120,6 +120,8 @@ def write_domainbed(folder: Path, most: int, lines: int = 10, seed: int = 0) -> 
         }
         hparams = {"batch_size": 32, "class_balanced": False, "data_augmentation": True, "lr": 5e-05}
         hparams |= {"nonlinear_classifier": False, "resnet18": False, "weight_decay": 0.0}
+        hparams |= {"resnet50_augmix": True, "resnet_dropout": 0.0, "freeze_bn": False, "vit": False}
+        hparams |= {"dinov2": False, "lars": False, "linear_steps": 500, "vit_attn_tune": False}
         keys = [f"env{i}_{part}_acc" for i in range(len(domains)) for part in ("in", "out")]
         path = folder / hashlib.md5(spec.run_id().encode()).hexdigest()
         path.mkdir()
