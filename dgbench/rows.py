@@ -111,7 +111,9 @@ class Group:
         if not self.planned:
             keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
-            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
+            averaging = dict(key)["averaging"]
+            raw = () if any(name.startswith("soup") for name in averaging) else ("raw",)  # no run of its own
+            evaluated = {*raw, *averaging} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
                 yield key, weights, labels[key] + weights_label(weights)
 
