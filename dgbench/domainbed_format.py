@@ -12,7 +12,7 @@ import numpy as np
 
 from . import registry
 from .errors import UsageError
-from .rows import WEIGHTS, natural
+from .rows import natural, weights_label
 from .rules import RULES
 from .runs import Run, Settings
 from .selection import select
@@ -62,7 +62,7 @@ def _document(runs: Sequence[Run], latex: bool) -> str:
         for choice in select(pooled, rule):
             told = dict(choice.settings)
             if choice.chosen:
-                method = told["algorithm"] + WEIGHTS.get(choice.weights, f" + {choice.weights}")
+                method = told["algorithm"] + weights_label(choice.weights)
                 cell = score.setdefault(method, {}).setdefault(told["dataset"], {})
                 cell.setdefault(choice.column[1][0], {})[choice.trial_seed] = choice.test
         lines += _tables(pooled, score, rule.title, latex)
@@ -164,7 +164,7 @@ def _pooled(runs: Iterable[Run]) -> list[Run]:
 
 
 def _method(run: Run, kind: str) -> str:
-    return run.spec.algorithm + WEIGHTS.get(kind, f" + {kind}")
+    return run.spec.algorithm + weights_label(kind)
 
 
 def _targets(runs: Sequence[Run]) -> dict[str, str]:

@@ -19,6 +19,13 @@ from .selection import Choice, Column, Rule
 
 WEIGHTS = {"raw": "", "ema": " + EMA", "swa": " + SWA", "swad": " + SWAD"}
 
+
+def weights_label(weights: str) -> str:
+    """What follows the method's name: "", " + SWAD", " + SWAD (tolerance_ratio=0.2)"."""
+    name, _, options = weights.partition(":")
+    return WEIGHTS.get(name, f" + {name}") + (f" ({options})" if options else "")
+
+
 Slot = tuple[tuple[str, ...], int, int]  # (targets, trial_seed, hparams_seed)
 
 
@@ -104,9 +111,11 @@ class Group:
         if not self.planned:
             keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
-            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
+            averaging = dict(key)["averaging"]
+            raw = () if any(name.startswith("soup") for name in averaging) else ("raw",)  # no run of its own
+            evaluated = {*raw, *averaging} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
-                yield key, weights, labels[key] + WEIGHTS.get(weights, f" + {weights}")
+                yield key, weights, labels[key] + weights_label(weights)
 
     def _weights_of(self, key: Settings) -> set[str]:
         return {kind for run in self._by_row[key] for kind in run.columns.kinds}
