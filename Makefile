@@ -44,7 +44,8 @@ table: $(VENV)/.installed  ## print the table of OUT again; TABLE=pcl_pacs: a pa
 	  $(if $(DATA),--data_dir "$$DATA"),$(PY) -m dgbench.collect_results --input_dir '$(OUT)') $(ARGS)
 
 report: $(VENV)/.installed  ## write report.html: tables, figures and verdicts of results/ and of OUT
-	$(PY) -m dgbench.report --input_dir results $(wildcard $(OUT)) --output report.html $(ARGS)
+	$(PY) -m dgbench.report --input_dir results $(wildcard $(OUT)) --output report.html \
+	  $(if $(DATA),--data_dir "$$DATA") $(ARGS)
 
 list: $(VENV)/.installed  ## algorithms, data sets, tasks, sweeps
 	@$(PY) -m dgbench.list $(ARGS)

@@ -169,6 +169,23 @@ def test_pictures_of_the_runs_are_in_the_page(tmp_path):
     assert "Too large for this page" in text
 
 
+def test_sample_pictures_of_data_that_is_there(tmp_path):
+    from dgbench.report.samples import of_dataset
+
+    strips = of_dataset("RotatedDigits", ["0", "75"], None)
+    assert strips.count("data:image/png;base64,") == 2
+    assert "75: the first image of 8 classes" in strips
+    assert "No sample pictures of PACS: PACS needs --data_dir" in of_dataset("PACS", ["photo"], None)
+    assert "No sample pictures of Toy: unknown dataset" in of_dataset("Toy", ["art"], None)
+
+
+def test_sample_pictures_of_two_channels_and_of_files(real_data):
+    from dgbench.report.samples import of_dataset
+
+    assert of_dataset("ColoredDigits", ["+90%"], None).count("<img") == 1
+    assert of_dataset("PACS", ["sketch"], real_data).count("<img") == 1
+
+
 def test_a_folder_of_sweeps_and_ranks_across_them(tmp_path):
     write_sweep(tmp_path / "results" / "one")
     for method, test in (("ERM", 0.9), ("PCL", 0.8)):

@@ -8,10 +8,11 @@ from pathlib import Path
 from .. import comparison, files, flags, load, published, records, rules, tables
 from ..errors import UsageError, exit_on_usage_error
 from ..formats import Table
+from ..rows import natural
 from ..rules import RULES
-from ..runs import Sweep
+from ..runs import Run, Sweep
 from ..selection import Rule
-from . import drawings, figures
+from . import drawings, figures, samples
 from .page import Html, document, figure, join, section, tag
 from .runs import commands, data, matrix, pictures
 from .tables import accuracy_table, notes, rank_table
@@ -32,15 +33,17 @@ class Part:
     tables: list[Table]
 
 
-def write(folders: Sequence[Path], output: Path, rule: Rule, oracle: bool = False) -> None:
+def write(
+    folders: Sequence[Path], output: Path, rule: Rule, oracle: bool = False, data_dir: Path | None = None
+) -> None:
     """The page of these folders; ``UsageError`` where one holds no runs."""
     parts = [part for folder in folders for part in _parts(folder, rule, oracle)]
-    files.replace_text(output, page(parts))
+    files.replace_text(output, page(parts, data_dir))
 
 
-def page(parts: Sequence[Part]) -> str:
+def page(parts: Sequence[Part], data_dir: Path | None = None) -> str:
     """The whole page."""
-    sections = [_sweep(part, f"sweep-{i}") for i, part in enumerate(parts)]
+    sections = [_sweep(part, f"sweep-{i}", data_dir) for i, part in enumerate(parts)]
     contents = [(f"sweep-{i}", part.folder.name) for i, part in enumerate(parts)]
     across = _across([table for part in parts for table in part.tables])
     if across:
@@ -103,13 +106,17 @@ def _facts(parts: Iterable[Part]) -> Html:
         "hours": f"{comparison.cost(runs)[0]:.2f}",
     }
     items = [
-        tag("li", join([tag("b", value), tag("span", f" {name}", class_="soft")], ""))
+        tag("li", join([tag("b", value), tag("span", f" {_named(name, value)}", class_="soft")], ""))
         for name, value in facts.items()
     ]
     return tag("ul", join(items), class_="facts")
 
 
-def _sweep(part: Part, anchor: str) -> Html:
+def _named(name: str, value: object) -> str:
+    return name.removesuffix("s") if value == 1 else name
+
+
+def _sweep(part: Part, anchor: str, data_dir: Path | None) -> Html:
     body: list[Html] = []
     for i, table in enumerate(part.tables):
         drawn = drawings.of_table(table)
@@ -121,11 +128,23 @@ def _sweep(part: Part, anchor: str) -> Html:
     body.append(section("Runs", join([matrix(table) for table in first.values()]), f"{anchor}-runs", 3))
     if part.sweep.notes:
         body.append(notes(part.sweep.notes))
-    body.append(section("Data", data(part.sweep.runs), f"{anchor}-data", 3))
+    body.append(section("Data", _data(part.sweep.runs, data_dir), f"{anchor}-data", 3))
     if seen := pictures(part.folder, part.sweep.runs):
         body.append(section("Pictures", seen, f"{anchor}-pictures", 3))
     body.append(section("Commands", commands(part.folder, list(first.values())), f"{anchor}-commands", 3))
     return section(part.folder.name, join(body), anchor)
+
+
+def _data(runs: Sequence[Run], data_dir: Path | None) -> Html:
+    domains: dict[str, dict[str, None]] = {}
+    for run in runs:
+        domains.setdefault(run.spec.dataset, {}).update(dict.fromkeys(run.fingerprints))
+    strips = [
+        samples.of_dataset(name, sorted(found, key=natural), data_dir)
+        for name, found in domains.items()
+        if found
+    ]
+    return join([data(runs), *strips])
 
 
 def _title(table: Table) -> str:
@@ -166,6 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--input_dir", type=Path, nargs="+", required=True, help="sweeps, or folders of sweeps"
     )
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument(
+        "--data_dir", type=Path, help="the folder that holds the data sets, for sample pictures"
+    )
     parser.add_argument("--selection", default=rules.DEFAULT, help=f"one of: {', '.join(rules.NAMES)}")
     parser.add_argument("--threshold", type=float, help="of early_stopping")
     parser.add_argument("--metric", help="of label_free")
@@ -175,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rule = rules.make(args.selection, args.threshold, args.metric)
     try:
-        write(args.input_dir, args.output, rule, args.oracle)
+        write(args.input_dir, args.output, rule, args.oracle, args.data_dir)
     except OSError as error:
         raise UsageError(
             f"cannot write {str(args.output)!r}: {error.strerror}; give --output a file"

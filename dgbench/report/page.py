@@ -107,7 +107,7 @@ def picture(path: Path, caption: str) -> Html:
     """An image file as a part of the page."""
     kind = {".jpg": "jpeg", ".svg": "svg+xml"}.get(path.suffix.lower(), path.suffix.lower().lstrip("."))
     data = base64.b64encode(path.read_bytes()).decode()
-    image = Html(f'<img loading="lazy" alt="{html.escape(caption)}" src="data:image/{kind};base64,{data}">')
+    image = Html(f'<img alt="{html.escape(caption)}" src="data:image/{kind};base64,{data}">')
     return tag("figure", join([image, tag("figcaption", caption)]))
 
 

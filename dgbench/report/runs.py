@@ -22,8 +22,9 @@ MOST_BYTES, LARGEST = 2_500_000, 400_000
 def matrix(found: Table) -> Html:
     """A line per method and trial, a sign per column; several draws are counted."""
     cells: dict[tuple[str, int], dict[Column, list[Run]]] = {}
-    for row in found.rows:
-        for run in row.runs if row.weights == "raw" else ():
+    first = {row.runs[0].settings: row for row in reversed(found.rows) if row.runs}  # rows share their runs
+    for row in reversed(first.values()):
+        for run in row.runs:
             where = cells.setdefault((row.label, run.spec.trial_seed), {})
             where.setdefault((run.spec.source_envs, run.spec.test_envs), []).append(run)
     lines = [
