@@ -24,6 +24,7 @@ class Machine:
     cache: str = "disk"
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
+    log: str = "none"  # one of live.KINDS
 
 
 def prepare(machine: Machine) -> torch.device:
