@@ -128,10 +128,20 @@ class Algorithm(nn.Module):
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Fresh optimizers; called once, and again after ``reset_optimizers``."""
-        return [self.adam(self.parameters())]
+        return [self.optimizer(self.parameters())]
+
+    def optimizer(self, params: Any, lr: float | None = None) -> torch.optim.Optimizer:
+        """The run's optimizer with its learning rate and weight decay: Adam unless it says otherwise."""
+        lr, decay = self.hp["lr"] if lr is None else lr, self.hp["weight_decay"]
+        if self.hp["optimizer"] == "adamw":
+            return torch.optim.AdamW(params, lr=lr, weight_decay=decay)
+        if self.hp["optimizer"] == "sgd":
+            momentum, nesterov = self.hp["momentum"], self.hp["nesterov"]
+            return torch.optim.SGD(params, lr=lr, weight_decay=decay, momentum=momentum, nesterov=nesterov)
+        return self.adam(params, lr)
 
     def adam(self, params: Any, lr: float | None = None, **kwargs: Any) -> torch.optim.Optimizer:
-        """Adam with the run's learning rate and (L2) weight decay, as DomainBed uses it."""
+        """Adam with (L2) weight decay, as DomainBed uses it; adversaries keep it whatever the run's is."""
         kwargs.setdefault("weight_decay", self.hp["weight_decay"])
         return torch.optim.Adam(params, lr=self.hp["lr"] if lr is None else lr, **kwargs)
 

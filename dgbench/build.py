@@ -68,6 +68,8 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     hp = hparams.resolve(method, dataset, spec.hparams, spec.hparams_seed, spec.trial_seed)
     if hp["batch_size"] < 1:
         raise UsageError(f"hyper-parameter batch_size={hp['batch_size']} must be at least 1")
+    if hp["nesterov"] and hp["momentum"] <= 0:
+        raise UsageError("hyper-parameter nesterov=True needs a momentum above 0")
     return method, hp
 
 
@@ -100,6 +102,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
         size=size,
         mean_std=networks.mean_and_std(problem.backbone) if dataset.input_shape is None else None,
         class_balanced=hp["class_balanced"],
+        sampling=dataset.sampling,
         device=device,
     )
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)

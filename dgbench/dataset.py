@@ -54,6 +54,10 @@ class Dataset:
     checkpoint_freq: ClassVar[int] = 300
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
+    validation: ClassVar[str | None] = None
+    """The domain that ``single_source`` validates on, where the data set has one."""
+    sampling: ClassVar[str] = "replacement"
+    """How batches are drawn, one of ``loaders.SAMPLINGS``."""
     augmentation: ClassVar[str] = "none"
     """Training view in ``transforms.py``, when the hyper-parameter data_augmentation is on."""
 

@@ -96,6 +96,8 @@ class Option:
 
 Declared = Mapping[str, tuple[Any, Range | Option | None]]
 
+OPTIMIZERS = Option(("adam", "adamw", "sgd"))
+
 SHARED: Declared = {
     "lr": (5e-5, LogUniform(-5, -3.5)),
     "weight_decay": (0.0, LogUniform(-6, -2)),
@@ -104,8 +106,11 @@ SHARED: Declared = {
     "nonlinear_classifier": (False, None),
     "class_balanced": (False, None),
     "data_augmentation": (True, None),
+    "optimizer": ("adam", OPTIMIZERS),
+    "momentum": (0.0, None),  # of sgd
+    "nesterov": (False, None),
 }
-"""DomainBed's hyper-parameters that every method has, for 224-pixel images."""
+"""What every method has, for 224-pixel images: DomainBed's, and the optimizer, which is Adam there."""
 
 SMALL_IMAGES: Declared = {
     "lr": (1e-3, LogUniform(-4.5, -2.5)),
@@ -115,12 +120,18 @@ SMALL_IMAGES: Declared = {
 """What DomainBed changes for 28-pixel images; a data set's ``hparams``."""
 
 
-SMALL_DATASETS = ("ColoredDigits", "ColoredMNIST", "RotatedDigits", "RotatedMNIST")
+MISSING_PATTERNS = ("Digits_MP", "MNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti")
+SMALL_DATASETS = ("ColoredDigits", "ColoredMNIST", "RotatedDigits", "RotatedMNIST", *MISSING_PATTERNS)
 
 
 def on_small_images(declared: Declared) -> dict[str, Declared]:
     """``hparams_on`` of a method for which DomainBed has other values where images have 28 pixels."""
     return dict.fromkeys(SMALL_DATASETS, declared)
+
+
+def on_missing_patterns(declared: Declared) -> dict[str, Declared]:
+    """``hparams_on`` of a method for which the RCL paper (Duboudin et al.) has other values on its data."""
+    return dict.fromkeys(MISSING_PATTERNS, declared)
 
 
 def seed_hash(*args: object) -> int:

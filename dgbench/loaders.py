@@ -1,8 +1,10 @@
 """Split -> batches. A training batch is a pure function of (seed, step): no sampler holds any state.
 
 Domain i of step t draws from its own generator, seeded by (seed, stream, environment, t). Rows are drawn
-with replacement, as DomainBed draws them. A view's parameters are one row of uniforms per image, so they
-depend on (seed, environment, step, row) alone, whatever the device.
+with replacement, as DomainBed draws them, or in epochs: batch t is the rows t*B to (t+1)*B of an endless
+sequence of permutations of the pool, each drawn from (seed, stream, environment, epoch). A view's
+parameters are one row of uniforms per image, so they depend on (seed, environment, step, row) alone,
+whatever the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +18,9 @@ from .algorithm import Batch
 from .tasks import Pool, Split
 from .transforms import VIEWS, normalize
 
-ROWS, AUGMENT = range(2)  # streams of random numbers
-EVALUATION_PIXELS = 2**22  # of one evaluation batch: 85 images of 224 x 224, 5,349 of 28 x 28
+ROWS, AUGMENT, EPOCHS = range(3)  # streams of random numbers
+SAMPLINGS = ("replacement", "epochs")
+EVALUATION_PIXELS = {"cpu": 2**17, "cuda": 2**22}  # of one batch; large ones leave a processor's cache
 
 
 class Loader:
@@ -33,11 +36,17 @@ class Loader:
         mean_std: tuple[Sequence[float], Sequence[float]] | None,
         class_balanced: bool,
         device: torch.device,
+        sampling: str = "replacement",
     ) -> None:
-        """size: pixels of a view's side. mean_std: per channel, after scaling to [0, 1]; None leaves it."""
+        """size: pixels of a view's side. mean_std: per channel, after scaling to [0, 1]; None leaves it.
+
+        class_balanced: classes equally likely, always with replacement. sampling: one of ``SAMPLINGS``.
+        """
         self.pools, self.batch_size, self.seed = pools, batch_size, seed
         self.view, self.size, self.mean_std, self.device = VIEWS[view], size, mean_std, device
         self.cumulative = [_class_weights(pool) if class_balanced else None for pool in pools]
+        self.sampling = sampling
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # domain -> its last (epoch, permutation)
         self.domain_of_row = torch.arange(len(pools), device=device).repeat_interleave(batch_size)
 
     def batch(self, step: int) -> Batch:
@@ -66,7 +75,8 @@ class Loader:
     def images(self, pool: Pool) -> Iterator[Tensor]:
         """x (n, C, H, W) of all images of a pool in order, in the evaluation view."""
         height, width = pool.domain.images.shape[1:3]
-        count = max(1, EVALUATION_PIXELS // (height * width))
+        count = EVALUATION_PIXELS.get(self.device.type, 2**22) // (height * width)
+        count = max(16, count - count % 64)
         for start in range(0, len(pool), count):
             rows = pool.indices[start : start + count]
             images = torch.from_numpy(pool.domain.images[rows]).to(self.device)
@@ -77,11 +87,26 @@ class Loader:
         return [EpochPool(self, pool) for pool in (*split.labelled, *split.unlabelled)]
 
     def _rows(self, i: int, step: int) -> np.ndarray:
-        draw = self._generator(ROWS, i, step)
         cumulative = self.cumulative[i]
+        if self.sampling == "epochs" and cumulative is None:
+            return self._rows_of_epochs(i, step)
+        draw = self._generator(ROWS, i, step)
         if cumulative is None:
             return draw.integers(len(self.pools[i]), size=self.batch_size)
         return np.searchsorted(cumulative, draw.random(self.batch_size), side="right")
+
+    def _rows_of_epochs(self, i: int, step: int) -> np.ndarray:
+        at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, places = np.divmod(at, len(self.pools[i]))
+        return np.concatenate([self._order(i, e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
+
+    def _order(self, i: int, epoch: int) -> np.ndarray:
+        """The permutation of an epoch, a function of its number; the last one is kept, it takes a while."""
+        known, order = self._orders.get(i, (None, None))
+        if known != epoch or order is None:
+            order = self._generator(EPOCHS, i, epoch).permutation(len(self.pools[i]))
+            self._orders[i] = (epoch, order)
+        return order
 
     def _images(self, images: np.ndarray, step: int, rows: Sequence[np.ndarray]) -> Tensor:
         uniforms = [

@@ -70,7 +70,7 @@ class RunSpec:
             "dataset": dataset.__name__,
             "algorithm": registry.canonical("algorithms", self.algorithm),
             "test_envs": domains(self.test_envs, envs),
-            "source_envs": domains(self.source_envs, envs),
+            "source_envs": domains(self.source_envs or self._source(dataset, envs), envs),
             "steps": self.steps or dataset.steps,
             "checkpoint_freq": self.checkpoint_freq or dataset.checkpoint_freq,
             "averaging": tuple(sorted(set(self.averaging))),
@@ -82,6 +82,10 @@ class RunSpec:
         spec = replace(self, **values)
         spec._check()
         return spec
+
+    def _source(self, dataset: Any, envs: tuple[str, ...]) -> tuple[str, ...]:
+        """The first domain, for one source of a data set that has a domain for validation."""
+        return envs[:1] if self.task == "single_source" and dataset.validation else ()
 
     def _check(self) -> None:
         assert self.steps is not None and self.checkpoint_freq is not None

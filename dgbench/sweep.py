@@ -41,10 +41,13 @@ def grid(
     """
     runs = []
     for trial, dataset, algorithm in itertools.product(range(n_trials), datasets, algorithms):
-        names = registry.find("datasets", dataset).domain_names(data_dir)  # type: ignore[attr-defined]
+        data: Any = registry.find("datasets", dataset)
+        names = data.domain_names(data_dir)
         single = fixed.get("task") == "single_source"
         chosen = RunSpec(dataset, algorithm, test_envs=tuple(envs)).resolved(data_dir).test_envs or names
         held_out: list[tuple[str, ...]] = [(name,) for name in chosen]
+        if single and data.validation and not envs:
+            held_out = [()]  # its own source
         if test_env_pairs:
             held_out += list(itertools.combinations(names, 2))
         for held, draw in itertools.product(held_out, range(n_hparams_from, n_hparams)):

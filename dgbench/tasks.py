@@ -64,21 +64,36 @@ def domain_generalization(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]
 
 
 def single_source(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Split:
-    """Train on one domain, select on its "out" part, score on every image of every other domain."""
-    sources, targets = sources_and_targets(spec, envs)
+    """Train on one domain, select on its "out" part, score on every image of every other domain.
+
+    A data set that has a domain for validation trains on every image of its source, by default the first
+    domain, and selects on that domain.
+    """
+    own = [dataset.validation] if dataset.validation else []
+    if taken := {*own} & {*spec.source_envs, *spec.test_envs}:
+        others = ", ".join(name for name in envs if name not in own)
+        raise UsageError(
+            f"{spec.dataset} validates on {taken.pop()}; choose source and target from: {others}"
+        )
+    sources, targets = sources_and_targets(spec, [name for name in envs if name not in own])
     if len(sources) != 1:
         raise UsageError(f"single_source trains on one domain; give one of --source_envs {' '.join(envs)}")
-    loaded = {domain.name: domain for domain in dataset.load([*sources, *targets])}
-    train, validation = _in_and_out(spec, loaded[sources[0]], envs.index(sources[0]))
+    loaded = {domain.name: domain for domain in dataset.load([*sources, *own, *targets])}
     everything = {
-        f"{name}/all": Pool(domain, envs.index(name), np.arange(len(domain)), domain.labels)
+        name: Pool(domain, envs.index(name), np.arange(len(domain)), domain.labels)
         for name, domain in loaded.items()
-        if name in targets
     }
+    (source,) = sources
+    if own:
+        train, validation = everything[source], {f"{name}/all": everything[name] for name in own}
+    else:
+        train, outside = _in_and_out(spec, loaded[source], envs.index(source))
+        validation = {f"{source}/out": outside}
+    tested = {f"{name}/all": everything[name] for name in targets}
     return Split(
         labelled=(train,),
-        evaluated={f"{sources[0]}/out": validation, **everything},
-        parts={"validation": [f"{sources[0]}/out"], "test": list(everything), "oracle": list(everything)},
+        evaluated={**validation, **tested},
+        parts={"validation": list(validation), "test": list(tested), "oracle": list(tested)},
     )
 
 

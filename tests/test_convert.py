@@ -145,6 +145,6 @@ def test_mnist_wherever_its_files_lie(tmp_path: Path) -> None:
     names = ("train-images", "train-labels", "t10k-images", "t10k-labels")
     kinds = ("idx3", "idx1", "idx3", "idx1")
     _make(tmp_path, *(f"{i}/{n}-{k}-ubyte" for i, (n, k) in enumerate(zip(names, kinds, strict=True))))
-    assert set(_plan("MNIST-MP", tmp_path)) == {
+    assert set(_plan("MNIST_MP", tmp_path)) == {
         f"raw/{n}-{k}-ubyte" for n, k in zip(names, kinds, strict=True)
     }

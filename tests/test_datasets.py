@@ -1,6 +1,5 @@
 """The data sets: counts, shapes, constructions, file order, and every error of image folders."""
 
-import gzip
 import hashlib
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from literal_mnist import write_mnist
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -166,23 +166,9 @@ def test_rotate_is_pillows(degrees: int, shape: tuple[int, int]) -> None:
 # MNIST
 
 
-def _write_mnist(data_dir: Path, zipped: bool, n: int = 12) -> np.ndarray:
-    raw = data_dir / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    images = np.random.RandomState(0).randint(0, 256, (2 * n, 28, 28)).astype(np.uint8)
-    labels = np.arange(2 * n, dtype=np.uint8) % 10
-    for part, rows in (("train", slice(n)), ("t10k", slice(n, None))):
-        for kind, values in (("images-idx3", images[rows]), ("labels-idx1", labels[rows])):
-            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
-            data = header + values.tobytes()
-            path = raw / f"{part}-{kind}-ubyte{'.gz' if zipped else ''}"
-            path.write_bytes(gzip.compress(data) if zipped else data)
-    return images
-
-
 @pytest.mark.parametrize("zipped", [False, True])
 def test_mnist_is_read_from_torchvisions_layout(tmp_path: Path, zipped: bool) -> None:
-    images = _write_mnist(tmp_path, zipped)
+    images = write_mnist(tmp_path, zipped)
     digits = _digits.mnist(tmp_path, "RotatedMNIST")
     assert (digits.images == images).all() and list(digits.labels[:12]) == [*range(10), 0, 1]
     assert [d.images.shape for d in RotatedMNIST(tmp_path).load(["0", "75"])] == [(4, 28, 28, 1)] * 2
@@ -195,7 +181,7 @@ def test_missing_or_damaged_mnist(tmp_path: Path) -> None:
             UsageError, match=r"MNIST.raw; get them: python -m dgbench.download --dataset Rot"
         ):
             RotatedMNIST(data_dir).load(["0"])
-    _write_mnist(tmp_path, zipped=False)
+    write_mnist(tmp_path, zipped=False)
     damaged = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     for data in (damaged.read_bytes()[:-5], b"<html>", b""):
         damaged.write_bytes(data)

@@ -41,7 +41,7 @@ class EQRM(Algorithm):
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         first, then = self.hp["lr"], self.hp["eqrm_lr"]
         late = self.step == self.hp["eqrm_burnin_iters"]
-        return [self.adam(self.parameters(), lr=then if late else first)]
+        return [self.optimizer(self.parameters(), lr=then if late else first)]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         risks = domain_risks(self(batch.x), batch.y, batch.members)  # (D,)

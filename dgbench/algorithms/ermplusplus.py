@@ -62,7 +62,7 @@ class ERMPlusPlus(Algorithm):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         network = [*self.featurizer.parameters(), *self.classifier.parameters()]
-        return [self.adam(self.classifier.parameters(), self.hp["linear_lr"]), self.adam(network)]
+        return [self.optimizer(self.classifier.parameters(), self.hp["linear_lr"]), self.optimizer(network)]
 
     def update(self, batch: Batch) -> Logs:
         everything = self.step > self.hp["linear_steps"]

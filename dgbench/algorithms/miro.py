@@ -55,7 +55,7 @@ class MIRO(Algorithm):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         network = [*self.featurizer.parameters(), *self.classifier.parameters()]
         variances = {"params": self.variances, "lr": self.hp["lr"] * self.hp["lr_mult"]}
-        return [self.adam([{"params": network}, variances])]
+        return [self.optimizer([{"params": network}, variances])]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         z, kept = staged(self.featurizer, batch.x)

@@ -58,7 +58,7 @@ class RDM(Algorithm):
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         first, then = self.hp["lr"], self.hp["rdm_lr"]
         late = self.step >= self.hp["rdm_penalty_anneal_iters"]
-        return [self.adam(self.parameters(), lr=then if late else first)]
+        return [self.optimizer(self.parameters(), lr=then if late else first)]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         losses = cross_entropy(self(batch.x), batch.y, reduction="none")  # (N,)

@@ -14,6 +14,8 @@ of rank n (from 0) in descending order. With gbar (C,) the mean of g over space,
 sum_c z_c gbar_c, n = ceil(HW / 3); "channel": score = gbar, n = ceil(C / 3.2). Row i is challenged where
 max(0, change_i - 1e-4) exceeds the value of rank round(N P), P = 0.3, and 0.5 in the second half of the run
 (the official 20 epochs, stretched). Dropout is off while masks are made.
+"random_rate": z and the channel scores of "official", n = floor(p C) with p ~ U(0, 1) drawn for each update,
+so that n channels are dropped; every row is challenged (a baseline of RCL, arXiv 2106.07916).
 Source: DomainBed, algorithms.py, class RSC; official code, models/resnet.py.
 Differs from the paper: "domainbed" has pooled features, where g is the classifier's row y_i, so that the mask
 depends on the label only; "official" drops 1/3.2 of the channels, not 1/3. Batches are not doubled by flips.
@@ -26,8 +28,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..algorithm import Algorithm, Batch, Logs
-from ..hparams import Option, Uniform
+from ..hparams import Option, Uniform, on_missing_patterns
 from ..losses.precision import full_precision
+
+DROPPED = {"spatial": 3, "channel": 3.2}  # 1 / share of the scores that "official" drops
+VARIANTS = Option(("domainbed", "official", "random_rate"))
 
 
 class RSC(Algorithm):
@@ -36,34 +41,35 @@ class RSC(Algorithm):
     hparams = {
         "rsc_f_drop_factor": (1 / 3, Uniform(0, 0.5)),
         "rsc_b_drop_factor": (1 / 3, Uniform(0, 0.5)),
-        "rsc_variant": ("domainbed", Option(("domainbed", "official"))),
+        "rsc_variant": ("domainbed", VARIANTS),
     }
+    hparams_on = on_missing_patterns({"rsc_variant": ("random_rate", VARIANTS)})
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         kind, model, z = "feature", self.classifier, batch.x
-        if self.hp["rsc_variant"] == "official":
-            *maps, head = self.featurizer.stages()
-            kind = "spatial" if torch.rand(()) < 0.5 else "channel"
-            model = nn.Sequential(head, self.classifier)
-            for stage in maps:
-                z = stage(z)
-        else:
+        if self.hp["rsc_variant"] == "domainbed":
             z = self.features(z)
+        else:
+            kind = "spatial" if torch.rand(()) < 0.5 else "channel"
+            kind = kind if self.hp["rsc_variant"] == "official" else "random"
+            maps, head = self.featurizer.maps_and_head()
+            z, model = maps(z), nn.Sequential(head, self.classifier)
         mask = self.mask(model, z, batch.y, kind)
         return cross_entropy(model(z * mask), batch.y), {"muted": 1 - mask.to(z.dtype).mean()}
 
     def mask(self, model: nn.Module, z: Tensor, y: Tensor, kind: str) -> Tensor:
-        """True where z is kept: (N, F); "spatial" (N, 1, H, W), "channel" (N, C, 1, 1)."""
+        """True where z is kept: (N, F); "spatial" (N, 1, H, W), "channel" and "random" (N, C, 1, 1)."""
         z = z.detach().requires_grad_()
         model.eval()
         logits = model(z)
         (g,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), z)
         with torch.no_grad():
-            keep = self.keep(z, g, kind)
-            change = true_probability(logits, y) - true_probability(model(z * keep), y)
-            spared = self.spared(change, kind).view(-1, *(1,) * (z.ndim - 1))
+            mask = self.keep(z, g, kind)
+            if kind != "random":
+                change = true_probability(logits, y) - true_probability(model(z * mask), y)
+                mask = mask | self.spared(change, kind).view(-1, *(1,) * (z.ndim - 1))
         model.train(self.training)
-        return keep | spared
+        return mask
 
     def keep(self, z: Tensor, g: Tensor, kind: str) -> Tensor:
         """What is left of a challenged row."""
@@ -71,7 +77,8 @@ class RSC(Algorithm):
             return g < quantile(g, 1 - self.hp["rsc_f_drop_factor"])
         gbar = g.mean((2, 3), keepdim=True)
         score = (z * gbar).sum(1, keepdim=True) if kind == "spatial" else gbar
-        n = math.ceil(score[0].numel() / (3 if kind == "spatial" else 3.2))
+        size = score[0].numel()
+        n = int(torch.rand(()) * size) if kind == "random" else math.ceil(size / DROPPED[kind])
         return score <= ranked(score.flatten(1), n).view(-1, 1, 1, 1)
 
     def spared(self, change: Tensor, kind: str) -> Tensor:

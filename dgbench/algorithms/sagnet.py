@@ -54,11 +54,11 @@ class SagNet(Algorithm):
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         f, c, s = (list(m.parameters()) for m in (self.featurizer, self.classifier, self.style))
         if self.hp["sag_variant"] == "domainbed":
-            return [self.adam(f), self.adam(c), self.adam(s)]
+            return [self.optimizer(f), self.optimizer(c), self.optimizer(s)]
         front = nn.Sequential(*self.featurizer.stages()[:CUT])
         norms = [m for m in front.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
         affine = [p for m in norms for p in m.parameters()] or front.parameters()
-        return [self.adam(s), self.adam(affine), self.adam([*f, *c])]
+        return [self.optimizer(s), self.optimizer(affine), self.optimizer([*f, *c])]
 
     def update(self, batch: Batch) -> Logs:
         official = self.hp["sag_variant"] == "official"

@@ -52,7 +52,7 @@ class Transfer(Algorithm):
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         params = [*self.featurizer.parameters(), *self.classifier.parameters()]
-        main = torch.optim.SGD(params, lr=self.hp["lr"]) if self.hp["gda"] else self.adam(params)
+        main = torch.optim.SGD(params, lr=self.hp["lr"]) if self.hp["gda"] else self.optimizer(params)
         return [main, torch.optim.SGD(self.adversary.parameters(), lr=self.hp["lr_d"])]
 
     def gap(self, z: Tensor, batch: Batch) -> Tensor:

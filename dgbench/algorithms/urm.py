@@ -66,7 +66,7 @@ class URM(Algorithm):
         settings = {"lr": hp["urm_discriminator_lr"], "weight_decay": hp["weight_decay"]}
         sgd = hp["urm_discriminator_optimizer"] == "sgd"
         return [
-            self.adam([*self.featurizer.parameters(), *self.classifier.parameters()]),
+            self.optimizer([*self.featurizer.parameters(), *self.classifier.parameters()]),
             torch.optim.SGD(theirs, momentum=0.9, **settings) if sgd else self.adam(theirs, **settings),
         ]
 

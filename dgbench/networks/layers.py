@@ -33,6 +33,11 @@ class Featurizer(nn.Module):
             "choose from: --backbone resnet18, resnet50, digits_cnn, mnist_cnn, two_conv"
         )
 
+    def maps_and_head(self) -> tuple[nn.Sequential, nn.Module]:
+        """The network cut before its head: (N, C, H, W) -> last feature map, and that -> (N, n_outputs)."""
+        *front, head = self.stages()
+        return nn.Sequential(*front), head
+
     def train(self: Self, mode: bool = True) -> Self:
         super().train(mode)
         if self.freeze_bn:

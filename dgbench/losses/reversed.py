@@ -1,0 +1,75 @@
+"""The partially reversed contrastive loss: rows of a class are pushed apart until another class is near."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .precision import full_precision
+
+RESCALES = ("scalar", "per_dimension")
+DISTANCES = ("sum", "mean")
+
+
+class Neighbours(NamedTuple):
+    """The nearest other row of the same class, and the nearest row of another class, of every row.
+
+    positive, negative (N,): their indices, the lowest among equals, -1 where there is none. d_positive,
+    d_negative (N,): their distances, infinite where there is none.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    d_positive: Tensor
+    d_negative: Tensor
+
+    def active(self, margin: float) -> Tensor:
+        """(N,) bool: d_positive < margin d_negative. Any positive will do without a negative."""
+        return (self.d_positive < margin * self.d_negative) & (self.positive >= 0)
+
+
+@full_precision
+def unit_range(features: Tensor, rescale: str = "scalar", through: bool = True) -> Tensor:
+    """(f - min f) / (max f - min f): (N, ...) -> (N, D) in [0, 1]; 0 where all of f is equal.
+
+    scalar: the extremes are those of the whole batch; per_dimension: of each column. through: whether the
+    gradient flows through the extremes.
+    """
+    flat = features.flatten(1)
+    if rescale == "per_dimension":
+        low, high = flat.min(0).values, flat.max(0).values  # the gradient goes to one of equals
+    else:
+        low, high = flat.min(), flat.max()  # the gradient is shared among equals
+    if not through:
+        low, high = low.detach(), high.detach()
+    width = high - low
+    return (flat - low) / torch.where(width > 0, width, 1)
+
+
+@full_precision
+def neighbours(h: Tensor, labels: Tensor, distance: str = "sum") -> Neighbours:
+    """By L1 distance, the sum or the mean over the dimensions of h (N, D); without a gradient."""
+    h = h.detach()
+    distances = torch.cdist(h, h, p=1) / (h.shape[1] if distance == "mean" else 1)
+    same = labels[:, None] == labels
+    himself = torch.eye(len(h), dtype=torch.bool, device=h.device)
+    found = []
+    for candidates in (same & ~himself, ~same):
+        masked = distances.masked_fill(~candidates, torch.inf)
+        index, nearest = masked.argmin(1), masked.amin(1)
+        found.append((torch.where(candidates.any(1), index, -1), nearest))
+    (positive, d_positive), (negative, d_negative) = found
+    return Neighbours(positive, negative, d_positive, d_negative)
+
+
+@full_precision
+def reversed_contrastive(
+    h: Tensor, found: Neighbours, margin: float = torch.inf, distance: str = "sum"
+) -> Tensor:
+    """Terms (N,): -|h_i - h_p|_1 for the positive p of row i where i is active, else 0; p gets no gradient.
+
+    h (N, D). Source: Duboudin et al., Look Beyond Bias, Eq. 2 and Algorithm 1.
+    """
+    apart = (h - h.detach()[found.positive]).abs()
+    d = apart.sum(1) if distance == "sum" else apart.mean(1)
+    return torch.where(found.active(margin), -d, torch.zeros_like(d))

@@ -1,0 +1,110 @@
+"""Pictures of trained runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dgbench import plots, train
+from dgbench.errors import UsageError
+from dgbench.machine import Machine
+from dgbench.spec import RunSpec
+
+pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+CPU = Machine(device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "rcl"
+    spec = RunSpec("Digits_MP", "RCL", task="single_source", steps=40, averaging=("ema",))
+    train.run(spec, folder, CPU)
+    return folder
+
+
+def test_the_loaded_run_is_the_trained_one(finished: Path) -> None:
+    run = plots.load(finished, CPU)
+    record = json.loads((finished / "results.jsonl").read_text().splitlines()[-2])
+    assert record["weights"] == "raw"
+    assert train.evaluate(run) == pytest.approx(record["metrics"])
+    shown = plots.latent(run, "validation/all", images=10**6)
+    assert shown.z.shape == (450, 64) and not run.algorithm.training
+    assert shown.right.mean() == pytest.approx(record["metrics"]["validation/all/acc"])
+    with torch.inference_mode():
+        x, y = next(iter(run.loader.evaluation(run.split.evaluated["validation/all"])))
+        np.testing.assert_allclose(shown.z[: len(x)], run.algorithm.features(x), atol=1e-5)
+    assert (shown.labels[: len(y)] == y.numpy()).all()
+    assert plots.latent(run, "test/all", "maps", images=20).z.shape == (20, 64 * 8 * 8)
+
+
+def test_weights_are_a_choice(finished: Path) -> None:
+    raw, ema = (plots.load(finished, CPU, kind).algorithm.state_dict() for kind in ("raw", "ema"))
+    assert any(not torch.equal(raw[key], ema[key]) for key in raw)
+    with pytest.raises(UsageError, match=r"unknown weights 'swad'.*choose from: raw, ema"):
+        plots.load(finished, CPU, "swad")
+
+
+def test_colour_is_the_class_and_a_cross_is_an_error() -> None:
+    points = np.arange(10.0).reshape(5, 2)
+    labels, right = np.array([0, 0, 1, 1, 1]), np.array([True, False, True, True, False])
+    axes = plots.draw(points, plots.Latent(points, labels, right), "title").axes[0]
+    shown = [c for c in axes.collections if len(c.get_offsets()) and not np.isnan(c.get_offsets()).any()]
+    found = {}
+    for collection in shown:
+        closed = bool((collection.get_paths()[0].codes == 79).any())  # a circle is closed, a cross is not
+        for offset in np.asarray(collection.get_offsets()):
+            found[tuple(offset)] = (closed, tuple(collection.get_edgecolor()[0][:3]))
+    assert [found[tuple(point)][0] for point in points] == right.tolist()
+    colours = [found[tuple(point)][1] for point in points]
+    assert colours[0] == colours[1] != colours[2] == colours[3] == colours[4]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 20, 65])
+def test_any_number_of_classes(classes: int) -> None:
+    labels = np.arange(130) % classes
+    points = np.random.RandomState(0).rand(130, 2)
+    figure = plots.draw(points, plots.Latent(points, labels, labels > 0), "title")
+    drawn = [c for c in figure.axes[0].collections if len(c.get_offsets()) > 0]
+    assert len({tuple(c.get_edgecolor()[0]) for c in drawn if len(c.get_edgecolor())}) >= classes
+
+
+def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["latent", str(finished), "--device", "cpu", "--images", "40"]
+    assert plots.main(command) == 0
+    names = [
+        f"latent-features-{part}-all.{kind}" for part in ("validation", "test") for kind in ("png", "svg")
+    ]
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == names
+    one = ["--parts", "test/all", "--output_dir", str(tmp_path)]
+    assert plots.main([*command, *one]) == 0
+    (svg,) = (tmp_path / "rcl").glob("*.svg")
+    assert svg.read_bytes() == (finished / svg.name).read_bytes(), "the same picture each time"
+    assert (finished / names[0]).read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--parts", "art/out"], "unknown part 'art/out'.*choose from: validation/all, test/all"),
+        (["--images", "2"], "--images 2 are too few"),
+    ],
+)
+def test_bad_input_is_one_line(finished: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plots.main(["latent", str(finished), "--device", "cpu", *flags])
+
+
+def test_a_folder_without_a_trained_run(tmp_path: Path, finished: Path) -> None:
+    with pytest.raises(UsageError, match="no run in"):
+        plots.main(["latent", str(tmp_path)])
+    (tmp_path / "spec.json").write_text((finished / "spec.json").read_text())
+    with pytest.raises(UsageError, match=r"has no weights.pt: it is not done, or ran with --skip_model_save"):
+        plots.main(["latent", str(tmp_path)])
+
+
+def test_few_images_are_enough_for_tsne() -> None:
+    z = np.random.RandomState(0).rand(5, 3).astype(np.float32)
+    assert plots.in_two_dimensions(z).shape == (5, 2)
+    assert (plots.in_two_dimensions(z) == plots.in_two_dimensions(z)).all()
