@@ -5,7 +5,8 @@ TRIALS   ?= 3
 HPARAMS  ?= 1
 STEPS    ?=
 DATA     ?=
-OUT      ?= runs/$(subst $() $(),+,$(strip $(DATASET)))
+TABLE    ?=
+OUT      ?= runs/$(or $(TABLE),$(subst $() $(),+,$(strip $(DATASET))))
 LAUNCHER ?= pool
 AVERAGING ?=
 ARGS     ?=
@@ -17,11 +18,11 @@ PYTEST := $(PY) -m pytest -n auto --dist loadfile
 export DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep table list test test-all check format bench clean
+.PHONY: help sweep table report list test test-all check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
-	@echo 'variables: ALGO DATASET TRIALS HPARAMS STEPS DATA OUT LAUNCHER AVERAGING ARGS (passed on as it is)'
+	@echo 'variables: ALGO DATASET TRIALS HPARAMS STEPS TABLE DATA OUT LAUNCHER AVERAGING ARGS (passed on as it is)'
 
 # Made again when the dependencies change; a second call installs nothing.
 $(VENV)/.installed: setup.cfg
@@ -38,8 +39,16 @@ sweep: $(VENV)/.installed  ## train ALGO on DATASET, every held-out domain, TRIA
 	  $(if $(AVERAGING),--averaging $(AVERAGING)) $(ARGS); \
 	  status=$$?; [ $$status -gt 1 ] || $(PY) -m dgbench.collect_results --input_dir '$(OUT)'; exit $$status
 
-table: $(VENV)/.installed  ## print the table of OUT again
-	$(PY) -m dgbench.collect_results --input_dir '$(OUT)' $(ARGS)
+table: $(VENV)/.installed  ## print the table of OUT again; TABLE=pcl_pacs: a paper's table, missing runs launched
+	$(if $(TABLE),$(PY) -m dgbench.paper_table $(TABLE) --output_dir '$(OUT)' --launcher $(LAUNCHER) \
+	  $(if $(DATA),--data_dir "$$DATA"),$(PY) -m dgbench.collect_results --input_dir '$(OUT)') $(ARGS)
+
+report: $(VENV)/.report  ## write report.html: tables, figures and verdicts of results/ and of OUT
+	$(PY) -m dgbench.report --input_dir results $(wildcard $(OUT)) --output report.html $(ARGS)
+
+$(VENV)/.report: $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[report]'
+	@touch $@
 
 list: $(VENV)/.installed  ## algorithms, data sets, tasks, sweeps
 	@$(PY) -m dgbench.list $(ARGS)

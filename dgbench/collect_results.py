@@ -2,7 +2,8 @@
 
     python -m dgbench.collect_results --input_dir DIR [--selection RULE] [--format FORMAT] [--published]
 
-Missing and failed runs are listed under the table; they do not change the exit status.
+Selection works on stored records alone, so any rule can be asked for at any time. Missing and failed runs are
+listed under the table; they do not change the exit status.
 """
 
 import argparse
@@ -12,12 +13,18 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import UsageError, exit_on_usage_error, unknown
-from .records import Sweep, load
+
+if TYPE_CHECKING:
+    from .formats import Table
+    from .runs import Sweep
+    from .selection import Rule
 
 FORMATS = ("text", "markdown", "latex", "csv")
+DOMAINBED = ("domainbed", "domainbed-latex")
+"""What DomainBed's own collector prints, whole; no other flag changes it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,52 +35,112 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; ``UsageError`` for bad flags, an empty folder, or runs that must not be averaged."""
     args = _parser().parse_args(argv)
-    if args.format not in FORMATS:
-        raise unknown("format", args.format, FORMATS)
-    from . import formats, published, tables  # numpy comes with them
-    from .selection import RULES
+    if args.format not in FORMATS + DOMAINBED:
+        raise unknown("format", args.format, FORMATS + DOMAINBED)
+    from . import rules  # numpy comes with them
+    from .load import load
 
-    if args.selection not in RULES:
-        raise unknown("selection", args.selection, RULES)
-    sweep = load(args.input_dir)
-    built = tables.build(sweep, RULES[args.selection])
-    built += tables.averages(built)
+    rule = rules.make(args.selection, args.threshold, args.metric)
+    sweep = load(args.input_dir, cache=not args.no_cache)
+    if args.format in DOMAINBED:
+        from . import domainbed_format
+
+        unfinished = [run.name for run in sweep.runs if run.state != "done" and len(run.columns)]
+        if unfinished:
+            print(f"counted as DomainBed does, though not done: {', '.join(unfinished)}", file=sys.stderr)
+        document = domainbed_format.latex if args.format == "domainbed-latex" else domainbed_format.text
+        _write(document(sweep.runs), args.output)
+        return 0
+    if args.top:
+        from . import top
+
+        _write(top.text(sweep.runs, rule, args.top), args.output)
+        return 0
+    wanted = [rule]
+    if args.oracle and rule.name != rules.ORACLE:
+        wanted.append(rules.RULES[rules.ORACLE])
+    _write(
+        _printed(sweep, [table for each in wanted for table in build(sweep, each, args)], args), args.output
+    )
+    return 0
+
+
+def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table]":
+    """Every table of a rule that the flags ask for."""
+    from . import comparison, published, tables
+
+    built = tables.build(sweep, rule, args.draws, args.spread)
+    if args.trials:
+        comparison.add_trials(built)
+    if args.cost:
+        comparison.add_cost(built)
+    if args.compare:
+        comparison.add_baseline(built, args.compare)
+    over = tables.averages(built)
+    if args.ranks:
+        over += comparison.ranks(built)
     if args.published:
         published.add(built)
+    return built + over
+
+
+def _printed(sweep: "Sweep", built: "list[Table]", args: argparse.Namespace) -> str:
+    from . import formats
+
     printed = formats.FORMATS[args.format](built)
     told = "\n".join([_summary(sweep), *(f"- {note}" for note in sweep.notes)])
-    if args.format in ("latex", "csv"):  # these hold tables alone
-        notes = [f"- {table.heading}: {note}" for table in built for note in table.notes]
-        print("\n".join([told, *(notes if args.format == "csv" else [])]), file=sys.stderr)
-    else:
-        printed = f"{told}\n\n{printed}"
-    _write(printed, args.output)
-    return 0
+    if args.format not in ("latex", "csv"):
+        return f"{told}\n\n{printed}"
+    # these hold tables alone
+    notes = [f"- {table.heading}: {note}" for table in built for note in table.notes + table.published]
+    print("\n".join([told, *(notes if args.format == "csv" else [])]), file=sys.stderr)
+    return printed
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dgbench.collect_results", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--input_dir", type=Path, required=True, help="folder of a sweep, ours or DomainBed's"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--input_dir", type=Path, required=True, help="folder of a sweep, ours or DomainBed's")
+    add("--output", type=Path, help="write to this file instead of the terminal")
+    formats = ", ".join(FORMATS + DOMAINBED)
+    add("--format", default="text", help=f"one of: {formats}; default: text")
+    add("--latex", dest="format", action="store_const", const="latex", help="--format latex")
+    add("--no_cache", action="store_true", help="read every file again, keep nothing")
+    group = parser.add_argument_group("selection: which checkpoint and hyper-parameters are reported")
+    add = group.add_argument
+    add(
         "--selection",
         default="training_domain_validation",
-        help="training_domain_validation (default), leave_one_domain_out, last or oracle (target labels)",
+        help="training_domain_validation (default), leave_one_domain_out, last, early_stopping, label_free, "
+        "or oracle (target labels)",
     )
-    parser.add_argument("--format", default="text", help=f"one of: {', '.join(FORMATS)}; default: text")
-    parser.add_argument("--latex", dest="format", action="store_const", const="latex", help="--format latex")
-    parser.add_argument("--published", action="store_true", help="published numbers of the data set as well")
-    parser.add_argument("--output", type=Path, help="write to this file instead of the terminal")
+    add("--threshold", type=float, help="of early_stopping: a validation accuracy, e.g. 0.95")
+    add("--metric", help="of label_free: a recorded metric, e.g. target/all/entropy")
+    add(
+        "--draws",
+        choices=("per_trial", "shared"),
+        default="per_trial",
+        help="chosen anew in each trial, or once",
+    )
+    add("--oracle", action="store_true", help="also the oracle's tables, which used target labels")
+    add("--top", type=int, metavar="N", help="instead of tables: the N best hyper-parameters of every cell")
+    group = parser.add_argument_group("what stands in the tables")
+    add = group.add_argument
+    add("--spread", choices=("domainbed", "sample"), default="domainbed", help="divisor n, or n - 1")
+    add("--trials", action="store_true", help="a column with the number of trials")
+    add("--cost", action="store_true", help="columns with hours and peak memory")
+    add("--compare", nargs="?", const="ERM", metavar="ROW", help="paired test against a row; default: ERM")
+    add("--ranks", action="store_true", help="average ranks over data sets, with the critical difference")
+    add("--published", action="store_true", help="the papers' numbers of the data set, with a verdict")
     return parser
 
 
-def _summary(sweep: Sweep) -> str:
+def _summary(sweep: "Sweep") -> str:
     states = Counter(run.state for run in sweep.runs)
     told = ", ".join(
         f"{states[state]} {state}" for state in ("done", "running", "failed", "waiting") if states[state]
     )
-    records = sum(len(run.records) for run in sweep.runs)
+    records = sum(len(run.columns) for run in sweep.runs)
     return f"Total records: {records}, of {len(sweep.runs)} runs: {told}"
 
 

@@ -254,6 +254,6 @@ def _same(a: Algorithm, b: Algorithm, what: str) -> None:
 
 
 def _close(a: Tensor, b: Tensor, what: str, atol: float = 1e-5) -> None:
-    _require(
-        torch.allclose(a, b, rtol=1e-4, atol=atol), f"{what} differ by up to {float((a - b).abs().max()):.3g}"
-    )
+    a, b = a.detach(), b.detach()
+    gap = float((a - b).abs().max())
+    _require(torch.allclose(a, b, rtol=1e-4, atol=atol), f"{what} differ by up to {gap:.3g}")

@@ -44,15 +44,25 @@ def convert(spec: RunSpec, lines: Sequence[dict[str, Any]]) -> list[dict[str, An
         "test": [f"{name}/in" for name in spec.test_envs],
         "oracle": [f"{name}/out" for name in spec.test_envs],
     }
-    return [
-        {
+    before = -1
+    converted = []
+    for line in lines:
+        record = {
             "step": line["step"],
             "weights": "raw",
             "metrics": {new: line[old] for old, new in keys.items() if old in line},
             "parts": parts,
+            "hparams": line.get("hparams", {}),
         }
-        for line in lines
-    ]
+        if "loss" in line:
+            record["losses"] = {"loss": line["loss"]}
+        if "step_time" in line:  # the mean since the line before; evaluation is not timed
+            record["seconds"] = {"train": line["step_time"] * (line["step"] - before), "evaluate": 0.0}
+        if "mem_gb" in line:
+            record["memory_gb"] = line["mem_gb"]
+        converted.append(record)
+        before = line["step"]
+    return converted
 
 
 def _count(line: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UsageError
+from .live import KINDS
 from .spec import RunSpec
 
 
@@ -73,3 +74,4 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
+    group.add_argument("--log", default="none", choices=KINDS, help="also show records there while they come")

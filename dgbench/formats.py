@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .selection import Rule
+from .runs import Run
+from .selection import Choice, Column, Rule
+from .stats import standard_error
 
 WIDTH = 110
 
@@ -46,6 +48,10 @@ class Row:
     cells: Sequence[Cell]
     source: str = ""
     average: Cell = field(default_factory=Cell)
+    runs: Sequence[Run] = ()
+    weights: str = "raw"
+    extra: dict[str, str] = field(default_factory=dict)  # {heading: what stands right of the average}
+    verdict_on: str = ""  # our row that a row of verdicts speaks of
 
 
 @dataclass
@@ -61,6 +67,10 @@ class Table:
     caption: list[str]  # sentences
     notes: list[str]
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its runs
+    spread: str = "domainbed"
+    choices: Sequence[Choice] = ()
+    keys: Sequence[Column] = ()  # (sources, targets) of each column
+    published: list[str] = field(default_factory=list)  # notes on the published rows
 
     @property
     def heading(self) -> str:
@@ -68,24 +78,24 @@ class Table:
         return ", ".join([*parts, self.variant] if self.variant else parts)
 
 
-def measure(scores: Mapping[int, float], found: int, expected: int, whole: bool) -> Cell:
-    """The cell of some trials' accuracies: mean and std(ddof=0) / sqrt(n) in percent, as DomainBed's."""
+def measure(scores: Mapping[int, float], found: int, expected: int, whole: bool, spread: str) -> Cell:
+    """The cell of some trials' accuracies: mean and standard error in percent. spread: of ``SPREADS``."""
     if not scores:
         return Cell(found=found, expected=expected)
     values = list(scores.values())
+    error = standard_error(values, spread)
     mean = 100 * float(np.mean(values))
-    error = 100 * float(np.std(values) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Cell(mean, error, found, expected, scores, whole)
+    return Cell(mean, None if error is None else 100 * error, found, expected, scores, whole)
 
 
-def row_of(label: str, cells: Sequence[Cell]) -> Row:
+def row_of(label: str, cells: Sequence[Cell], **more: Any) -> Row:
     """The row of the cells; it has an average where every cell is whole."""
     means = [cell.mean for cell in cells if cell.whole and cell.mean is not None]
     if not cells or len(means) < len(cells):
-        return Row(label, cells)
+        return Row(label, cells, **more)
     expected = sum(cell.expected for cell in cells)
     average = Cell(sum(means) / len(means), None, expected, expected, whole=True)
-    return Row(label, cells, average=average)
+    return Row(label, cells, average=average, **more)
 
 
 def text(tables: Sequence[Table]) -> str:
@@ -94,9 +104,9 @@ def text(tables: Sequence[Table]) -> str:
 
     blocks = []
     for table in tables:
-        lines = tabulate(_body(table), _header(table), tablefmt="plain", disable_numparse=True)
+        lines = tabulate(body(table), header(table), tablefmt="plain", disable_numparse=True)
         caption = textwrap.fill(" ".join(table.caption), WIDTH)
-        notes = [f"- {note}" for note in table.notes]
+        notes = [f"- {note}" for note in table.notes + table.published]
         blocks.append("\n".join([f"-------- {table.heading}", lines, "", caption, *notes]))
     return "\n\n".join(blocks) + "\n"
 
@@ -107,9 +117,9 @@ def markdown(tables: Sequence[Table]) -> str:
 
     blocks = []
     for table in tables:
-        rows = [[value.replace("|", "\\|") for value in row] for row in [_header(table), *_body(table)]]
+        rows = [[value.replace("|", "\\|") for value in row] for row in [header(table), *body(table)]]
         lines = tabulate(rows[1:], rows[0], tablefmt="pipe", disable_numparse=True)
-        notes = "".join(f"\n- {note}" for note in table.notes)
+        notes = "".join(f"\n- {note}" for note in table.notes + table.published)
         blocks.append(f"### {table.heading}\n\n{lines}\n\n{' '.join(table.caption)}\n{notes}".rstrip())
     return "\n\n".join(blocks) + "\n"
 
@@ -120,21 +130,22 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    ours = [_latex_row(_cells(row)) for row in table.rows if not row.source]
-    published = [_latex_row(_cells(row)) for row in table.rows if row.source]
+    rows = list(zip(table.rows, map(_latex_row, body(table)), strict=True))
+    ours = [line for row, line in rows if not row.source]
+    published = [line for row, line in rows if row.source]
     lines = [
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{escape(table.heading)}. {escape(' '.join(table.caption))}}}",
-        rf"  \begin{{tabular}}{{l{'c' * (len(table.columns) + 1)}}}",
+        rf"  \begin{{tabular}}{{l{'c' * (len(header(table)) - 1)}}}",
         r"    \toprule",
-        _latex_row(_header(table)),
+        _latex_row(header(table)),
         r"    \midrule",
         *ours,
         *([r"    \midrule", *published] if published else []),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par{{\footnotesize {escape(note)}}}" for note in table.notes),
+        *(rf"  \par{{\footnotesize {escape(note)}}}" for note in table.notes + table.published),
         r"\end{table}",
         "",
     ]
@@ -167,8 +178,11 @@ def csv(tables: Sequence[Table]) -> str:
     """One line per cell; mean and error in percent, empty where there is none."""
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
-    head = "dataset,task,selection,variant,method,source,column,mean,error,trials,found,expected,whole"
-    writer.writerow(head.split(","))
+    head = (
+        "dataset,task,selection,variant,method,source,column,mean,error,trials,found,expected,whole,verdict"
+    )
+    more = list(dict.fromkeys(heading for table in tables for heading in extras(table)))
+    writer.writerow([*head.split(","), *more])
     for table in tables:
         where = (table.dataset, table.task, table.rule.name, table.variant)
         for row in table.rows:
@@ -176,20 +190,30 @@ def csv(tables: Sequence[Table]) -> str:
                 numbers = ["" if value is None else f"{value:.4f}" for value in (cell.mean, cell.error)]
                 counts = (len(cell.scores), cell.found, cell.expected, int(cell.whole))
                 source = row.source or "dgbench"
-                writer.writerow([*where, row.label, source, column, *numbers, *counts])
+                told = [row.extra.get(heading, "") if column == "Avg" else "" for heading in more]
+                verdict = str(cell) if row.verdict_on else ""
+                label = row.verdict_on or row.label
+                writer.writerow([*where, label, source, column, *numbers, *counts, verdict, *told])
     return out.getvalue()
 
 
 FORMATS = {"text": text, "markdown": markdown, "latex": latex, "csv": csv}
 
 
-def _header(table: Table) -> list[str]:
-    return ["Algorithm", *table.columns, "Avg"]
+def extras(table: Table) -> list[str]:
+    """Headings of what stands right of the average."""
+    return list(dict.fromkeys(heading for row in table.rows for heading in row.extra))
 
 
-def _cells(row: Row) -> list[str]:
-    return [row.label, *map(str, row.cells), str(row.average)]
+def header(table: Table) -> list[str]:
+    """All headings."""
+    return ["Algorithm", *table.columns, "Avg", *extras(table)]
 
 
-def _body(table: Table) -> list[list[str]]:
-    return [_cells(row) for row in table.rows]
+def body(table: Table) -> list[list[str]]:
+    """Every row as it is printed."""
+    more = extras(table)
+    return [
+        [row.label, *map(str, row.cells), str(row.average), *(row.extra.get(heading, "") for heading in more)]
+        for row in table.rows
+    ]

@@ -28,6 +28,7 @@ class Machine:
     data_workers: int = 0  # processes that prepare coming batches; 0: in line
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
+    log: str = "none"  # one of live.KINDS
 
 
 def prepare(machine: Machine) -> torch.device:

@@ -37,9 +37,7 @@ def _lines(folder: Path) -> list[str]:
 
 def _about(to: Path, dataset: str, runs: int, lines: Sequence[str], command: str, note: str) -> str:
     read = [json.loads(line) for line in lines]
-    hours = (
-        sum(r["seconds"]["evaluate"] + (r["weights"] == "raw") * r["seconds"]["train"] for r in read) / 3600
-    )
+    hours = sum(map(records.seconds, read)) / 3600
     code = ", ".join(sorted({r["code"] for r in read}))
     text = f"""# {to.name}
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +12,19 @@ from typing import Any
 
 from . import registry
 from .errors import UsageError
+from .evidence import is_held_out_pair
 from .formats import Cell, Row, measure, row_of
-from .records import Run, Settings
-from .selection import Choice, Column, Rule, is_held_out_pair
+from .runs import Run, Settings
+from .selection import Choice, Column, Rule
 
 WEIGHTS = {"raw": "", "ema": " + EMA", "swa": " + SWA", "swad": " + SWAD"}
+
+
+def weights_label(weights: str) -> str:
+    """What follows the method's name: "", " + SWAD", " + SWAD (tolerance_ratio=0.2)"."""
+    name, _, options = weights.partition(":")
+    return WEIGHTS.get(name, f" + {name}") + (f" ({options})" if options else "")
+
 
 Slot = tuple[tuple[str, ...], int, int]  # (targets, trial_seed, hparams_seed)
 
@@ -29,14 +38,21 @@ class Group:
     rule: Rule
     planned: bool
     choices: Mapping[tuple[Settings, Column, int, str], Choice]
+    spread: str = "domainbed"
     missing: dict[str, dict[str, None]] = field(default_factory=dict)  # {reason: {run: None}}
     odd: list[str] = field(default_factory=list)
 
     def build(self) -> list[Row]:
         """The rows; fills ``missing`` and ``odd``. ``UsageError`` where the content of a domain differs."""
         self._check_fingerprints()
+        self._note_code()
         return [
-            row_of(label, [self._cell(key, column, weights, label) for column in self.columns])
+            row_of(
+                label,
+                [self._cell(key, column, weights, label) for column in self.columns],
+                runs=self._by_row[key],
+                weights=weights,
+            )
             for key, weights, label in self._rows()
         ]
 
@@ -64,7 +80,7 @@ class Group:
         """Every domain of the data set, in its order; names that only the records know come last."""
         found = {name for run in self.runs for name in (*run.spec.source_envs, *run.spec.test_envs)}
         for run in self.runs:
-            parts = run.records[-1]["parts"] if run.records else {}
+            parts = run.columns.parts
             found |= {
                 part.rpartition("/")[0] for kind in ("validation", "test") for part in parts.get(kind, ())
             }
@@ -95,12 +111,14 @@ class Group:
         if not self.planned:
             keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
-            evaluated = {"raw", *dict(key)["averaging"]} | self._weights_of(key)
+            averaging = dict(key)["averaging"]
+            raw = () if any(name.startswith("soup") for name in averaging) else ("raw",)  # no run of its own
+            evaluated = {*raw, *averaging} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
-                yield key, weights, labels[key] + WEIGHTS.get(weights, f" + {weights}")
+                yield key, weights, labels[key] + weights_label(weights)
 
     def _weights_of(self, key: Settings) -> set[str]:
-        return {record["weights"] for run in self._by_row[key] for record in run.records}
+        return {kind for run in self._by_row[key] for kind in run.columns.kinds}
 
     @cached_property
     def _by_row(self) -> dict[Settings, list[Run]]:
@@ -148,18 +166,28 @@ class Group:
             choice = self.choices.get((key, column, trial, weights))
             if choice is not None:
                 scores[trial] = choice.test
-                if math.isnan(choice.test):
+                if not choice.chosen:
+                    self.odd.append(f"no checkpoint could be chosen: {where}, trial {trial}")
+                elif math.isnan(choice.test):
                     self.odd.append(
                         f"NaN accuracy: {where}, trial {trial} ({choice.run}, step {choice.step})"
                     )
             elif found == len(slots):
                 self.odd.append(f"nothing to choose from: {where}, trial {trial}")
-        return measure(scores, found, len(slots), found == len(slots) and len(scores) == len(trials))
+        whole = found == len(slots) and len(scores) == len(trials)
+        return measure(scores, found, len(slots), whole, self.spread)
 
     def _reason(self, run: Run, weights: str) -> str:
-        if run.state == "done" and all(record["weights"] != weights for record in run.records):
+        if run.state == "done" and weights not in run.columns.kinds:
             return f"done, but without {weights} weights"
         return run.reason
+
+    def _note_code(self) -> None:
+        """Say which code wrote the records where that is not one version."""
+        counts = Counter(code for run in self.runs if run.state == "done" for code in run.codes)
+        if len(counts) > 1:
+            told = ", ".join(f"{code} ({count} runs)" for code, count in sorted(counts.items()))
+            self.odd.append(f"records of {len(counts)} code versions: {told}")
 
     def _check_fingerprints(self) -> None:
         """``UsageError`` where runs that are done were made from different content."""

@@ -1,54 +1,71 @@
-"""Rules that choose one record per group, from records alone.
+"""Selection: one record per group, from records alone.
 
 A group is one cell of a table and one trial: its candidates are the evaluated checkpoints of every
-hyper-parameter draw. A rule sees a ``Candidate``: step, draw, run and the accuracies that it may use. What
-is reported is looked up after the choice, so no rule can read it. The rules are DomainBed's
-(model_selection.py), to the digit.
+hyper-parameter draw. A rule sees ``Candidates``: step, draw, run and the accuracies that it may use. What is
+reported is looked up after the choice, so no rule can read it. The rules are in ``rules.py``.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter, itemgetter
+
+import numpy as np
 
 from .errors import UsageError
-from .records import Record, Run, Settings
-from .spec import RunSpec
+from .evidence import Evidence, Keys, accuracy, evidence, is_held_out_pair
+from .runs import Run, Settings
 
 Column = tuple[tuple[str, ...], tuple[str, ...]]  # (sources, targets) as in RunSpec
-
-_HELD_OUT_TASKS = ("domain_generalization", "semi_supervised", "domain_adaptation")
+DRAWS = {
+    "per_trial": "Chosen per trial.",
+    "shared": "Hyper-parameters are chosen once for all trials, by their mean; the checkpoint per trial.",
+}
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """All that a rule may know of a record."""
+class Candidates:
+    """All that a rule may know of a group's records: columns, one entry per record.
 
-    run: str
-    hparams_seed: int
-    step: int
-    validation: Mapping[str, float]  # {"art_painting/out": accuracy}
+    Ordered by draw from the highest, then by step, so that the first of equals is DomainBed's choice.
+    """
+
+    run: np.ndarray  # a number per run
+    hparams_seed: np.ndarray
+    step: np.ndarray
+    validation: Mapping[str, np.ndarray]  # {"art_painting/out": accuracies}
 
     @cached_property
-    def score(self) -> float:
-        """Unweighted mean of the validation accuracies; NaN without any."""
-        return mean(list(self.validation.values()))
+    def score(self) -> np.ndarray:
+        """Unweighted mean of the validation numbers; NaN without any."""
+        total = np.zeros(len(self.step))
+        for values in self.validation.values():  # added from left to right, as numpy does for few values
+            total = total + values
+        return total / len(self.validation) if self.validation else np.full(len(self.step), math.nan)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def where(self, mask: np.ndarray) -> "Candidates":
+        """Those that the mask, or the indices, names."""
+        kept = {part: values[mask] for part, values in self.validation.items()}
+        return Candidates(self.run[mask], self.hparams_seed[mask], self.step[mask], kept)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A selection rule. ``evidence``: which accuracies its candidates carry.
+    """A selection rule. ``choose`` returns the index of a candidate, or None where none will do.
 
-    "validation": the parts that a run names so. "oracle": the target's "out" part. "left_out": each source's
-    "in" part in the run that holds it out beside the target.
+    evidence, keys: which numbers its candidates carry; see ``evidence.evidence``.
     """
 
     name: str
     title: str
     sentence: str
-    choose: Callable[[Sequence[Candidate]], Candidate | None]
+    choose: Callable[[Candidates], int | None]
     evidence: str = "validation"
+    keys: Keys | None = None
+    lowest: bool = False  # the better end of the score
 
 
 @dataclass(frozen=True)
@@ -64,59 +81,7 @@ class Choice:
     step: int
     validation: float
     test: float
-
-
-def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The first candidate with the highest score. NaN never wins."""
-    finite = [candidate for candidate in candidates if not math.isnan(candidate.score)]
-    return max(finite, key=attrgetter("score"), default=None)
-
-
-def last_steps(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The last candidate of each run."""
-    return list({candidate.run: candidate for candidate in candidates}.values())
-
-
-def _best_of_last(candidates: Sequence[Candidate]) -> Candidate | None:
-    ends = last_steps(candidates)
-    return ends[0] if len(ends) == 1 else best(ends)
-
-
-RULES = {
-    rule.name: rule
-    for rule in (
-        Rule(
-            "training_domain_validation",
-            "training-domain validation set",
-            "Hyper-parameters and checkpoint are those with the best unweighted mean accuracy on the "
-            "validation parts of the source domains, chosen per trial.",
-            best,
-        ),
-        Rule(
-            "leave_one_domain_out",
-            "leave-one-domain-out cross-validation",
-            "Hyper-parameters and checkpoint are those with the best mean accuracy on each source domain in "
-            "the run that holds it out beside the target, chosen per trial.",
-            best,
-            evidence="left_out",
-        ),
-        Rule(
-            "oracle",
-            "test-domain validation set (oracle)",
-            'Hyper-parameters are those with the best accuracy on the target\'s own "out" part at the last '
-            "checkpoint, chosen per trial: target labels were used.",
-            _best_of_last,
-            evidence="oracle",
-        ),
-        Rule(
-            "last",
-            "last checkpoint",
-            "The last checkpoint; among several hyper-parameters, those with the best unweighted mean "
-            "accuracy on the validation parts there, chosen per trial.",
-            _best_of_last,
-        ),
-    )
-}
+    chosen: bool = True  # False: the rule took none, and ``step`` is only where it looked first
 
 
 def mean(values: Sequence[float]) -> float:
@@ -127,93 +92,102 @@ def mean(values: Sequence[float]) -> float:
     return total / len(values) if values else math.nan
 
 
-def is_held_out_pair(spec: RunSpec) -> bool:
-    """A run with two or more targets: never scored, read by leave_one_domain_out."""
-    return spec.task in _HELD_OUT_TASKS and len(spec.test_envs) > 1
+@dataclass(frozen=True)
+class Ballot:
+    """What a rule chooses from for one (row, column, trial, weights), and the runs behind it."""
+
+    key: tuple[Settings, Column, int, str]
+    runs: Sequence[Run]
+    candidates: Candidates
+
+    def choice(self, index: int | None) -> Choice:
+        """The candidate as a choice; without one the first is told and its ``test`` is NaN."""
+        at = index or 0
+        run, step = self.runs[int(self.candidates.run[at])], int(self.candidates.step[at])
+        test = math.nan if index is None else _test(run, self.key[3], step)
+        score = float(self.candidates.score[at])
+        draw = int(self.candidates.hparams_seed[at])
+        return Choice(*self.key, run.name, draw, step, score, test, chosen=index is not None)
 
 
-def select(runs: Iterable[Run], rule: Rule) -> list[Choice]:
-    """The choice of every group among the runs that are done.
+def ballots(runs: Iterable[Run], rule: Rule) -> list[Ballot]:
+    """The candidates of every group among the runs that are done.
 
-    A group in which nothing could be chosen, since every validation accuracy is NaN, has ``test`` NaN.
     ``UsageError`` for a record that lacks an accuracy or names the target's as validation.
     """
     done = [run for run in runs if run.state == "done"]
-    left_out = _LeftOut(done) if rule.evidence == "left_out" else None
-    groups: dict[tuple[Settings, Column, int, str], list[tuple[Run, Record]]] = {}
-    # ties go to the first candidate: the lowest draw, then the earliest step
-    for run in sorted(done, key=lambda run: (run.spec.hparams_seed, run.name)):
-        if is_held_out_pair(run.spec):
-            continue
-        shared, column = run.settings, (run.spec.source_envs, run.spec.test_envs)
-        for record in sorted(run.records, key=itemgetter("step")):
-            key = (shared, column, run.spec.trial_seed, record["weights"])
-            groups.setdefault(key, []).append((run, record))
-    choices = []
-    for key, members in groups.items():
-        records = {(run.name, record["step"]): record for run, record in members}
-        seen = [(run, record, _evidence(run, record, rule, left_out)) for run, record in members]
-        candidates = [
-            Candidate(run.name, run.spec.hparams_seed, record["step"], accuracies)
-            for run, record, accuracies in seen
-            if accuracies is not None
-        ]
-        if candidates:
-            chosen = rule.choose(candidates)
-            test = math.nan if chosen is None else _test(chosen.run, records[chosen.run, chosen.step])
-            told = candidates[0] if chosen is None else chosen
-            choices.append(Choice(*key, told.run, told.hparams_seed, told.step, told.score, test))
-    return choices
-
-
-class _LeftOut:
-    """For (target, source): the source's accuracy in the run that holds both out, at the same step."""
-
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._metrics: dict[tuple[object, ...], Mapping[str, float]] = {}
-        for run in runs:
-            if is_held_out_pair(run.spec):
-                for record in run.records:
-                    self._metrics[self._key(run, run.spec.test_envs, record)] = record["metrics"]
-
-    @staticmethod
-    def _key(run: Run, targets: Iterable[str], record: Record) -> tuple[object, ...]:
+    read = evidence(rule.evidence, rule.keys, done)
+    members: dict[tuple[Settings, Column, int], list[Run]] = {}
+    for run in sorted(done, key=lambda run: (-run.spec.hparams_seed, run.name)):
         spec = run.spec
-        draw = (spec.trial_seed, spec.hparams_seed, record["weights"], record["step"])
-        return (run.settings, frozenset(targets), *draw)
-
-    def accuracies(self, run: Run, record: Record) -> dict[str, float] | None:
-        """{source part: accuracy}, or None where the run of any source is missing."""
-        found = {}
-        for source in dict.fromkeys(map(_domain, record["parts"]["validation"])):
-            metrics = self._metrics.get(self._key(run, (*run.spec.test_envs, source), record))
-            if metrics is None or f"{source}/in/acc" not in metrics:
-                return None
-            found[f"{source}/in"] = metrics[f"{source}/in/acc"]
-        return found
+        if not is_held_out_pair(spec):
+            key = (run.settings, (spec.source_envs, spec.test_envs), spec.trial_seed)
+            members.setdefault(key, []).append(run)
+    found = []
+    for key, together in members.items():
+        for weights in dict.fromkeys(kind for run in together for kind in run.columns.kinds):
+            candidates = _candidates(together, weights, read)
+            if candidates is not None:
+                found.append(Ballot((*key, weights), together, candidates))
+    return found
 
 
-def _evidence(run: Run, record: Record, rule: Rule, left_out: _LeftOut | None) -> dict[str, float] | None:
-    if left_out is not None:
-        return left_out.accuracies(run, record)
-    parts = record["parts"].get(rule.evidence, [])
-    if rule.evidence != "oracle":
-        for part in parts:
-            if part in record["parts"]["test"] or _domain(part) in run.spec.test_envs:
-                raise UsageError(f"{run.name} names {part}, a part of its target, as validation")
-    return {part: _accuracy(run.name, record, part) for part in parts}
+def select(runs: Iterable[Run], rule: Rule, draws: str = "per_trial") -> list[Choice]:
+    """The choice of every group. A group in which nothing could be chosen has ``test`` NaN.
+
+    draws: "per_trial" chooses the hyper-parameters anew in each trial; "shared" takes the draw whose chosen
+    checkpoints have the best mean score over all trials, and then the checkpoint per trial.
+    """
+    found = ballots(runs, rule)
+    if draws == "per_trial":
+        return [ballot.choice(rule.choose(ballot.candidates)) for ballot in found]
+    rows: dict[tuple[Settings, Column, str], list[Ballot]] = {}
+    for ballot in found:
+        settings, column, _, weights = ballot.key
+        rows.setdefault((settings, column, weights), []).append(ballot)
+    return [choice for trials in rows.values() for choice in _shared(trials, rule)]
 
 
-def _test(run: str, record: Record) -> float:
-    return mean([_accuracy(run, record, part) for part in record["parts"]["test"]])
+def _shared(trials: Sequence[Ballot], rule: Rule) -> list[Choice]:
+    by_draw: dict[int, list[Choice]] = {}
+    for draw in sorted(set.intersection(*(set(g.candidates.hparams_seed.tolist()) for g in trials)))[::-1]:
+        chosen = []
+        for ballot in trials:
+            at = np.flatnonzero(ballot.candidates.hparams_seed == draw)
+            index = rule.choose(ballot.candidates.where(at))
+            chosen.append(ballot.choice(None if index is None else int(at[index])))
+        by_draw[draw] = chosen
+    scores = {
+        draw: mean([choice.validation for choice in chosen])
+        for draw, chosen in by_draw.items()
+        if all(choice.chosen for choice in chosen)
+    }
+    usable = [draw for draw, score in scores.items() if not math.isnan(score)]
+    if not usable:
+        return [ballot.choice(None) for ballot in trials]
+    return by_draw[max(usable, key=lambda draw: -scores[draw] if rule.lowest else scores[draw])]
 
 
-def _accuracy(run: str, record: Record, part: str) -> float:
-    try:
-        return record["metrics"][f"{part}/acc"]
-    except KeyError:
-        raise UsageError(f"{run}, step {record['step']}: the record has no {part}/acc") from None
+def _candidates(runs: Sequence[Run], weights: str, read: Evidence) -> Candidates | None:
+    numbers, draws, steps, values = [], [], [], []
+    for number, run in enumerate(runs):
+        rows = run.columns.rows(weights)
+        told = read(run, rows) if len(rows) else None
+        if told is not None:
+            numbers.append(np.full(len(rows), number))
+            draws.append(np.full(len(rows), run.spec.hparams_seed))
+            steps.append(run.columns["step"][rows])
+            values.append(told)
+    if not values:
+        return None
+    parts = values[0].keys()
+    if any(told.keys() != parts for told in values):
+        raise UsageError(f"{runs[0].name} and others of its cell name different parts to select on")
+    joined = {part: np.concatenate([told[part] for told in values]) for part in parts}
+    return Candidates(np.concatenate(numbers), np.concatenate(draws), np.concatenate(steps), joined)
 
 
-def _domain(part: str) -> str:
-    return part.rpartition("/")[0]
+def _test(run: Run, weights: str, step: int) -> float:
+    rows = run.columns.rows(weights)
+    row = rows[run.columns["step"][rows] == step]
+    return mean([float(accuracy(run, row, part)[0]) for part in run.columns.parts["test"]])

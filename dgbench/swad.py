@@ -8,6 +8,8 @@ import numpy as np
 from .algorithm import Algorithm
 from .averager import Averager, Mean, State, append, copies
 
+OFFICIAL_BN_BATCHES = 500  # SWAD, trainer.py
+
 
 class SWAD(Averager):
     """SWAD: Stochastic Weight Averaging Densely (Cha et al., NeurIPS 2021), as its official code does it.
@@ -23,7 +25,8 @@ class SWAD(Averager):
     - At the end of a run that is not dead, the segments that remain enter while the minimum of what is left
       is within the threshold. A run that never converged yields its last segment.
 
-    Buffers are those of the evaluation before the convergence segment began.
+    Buffers are those of the evaluation before the convergence segment began; where batch-norm statistics
+    train (``freeze_bn`` off) they are estimated anew from training batches, where not they stay stale.
     Source: SWAD, swad.py, class LossValley. Differs from the paper: the first segments of the list are chosen
     as ``_early`` says, some enter twice, each segment has the same weight; ``paper_valley`` is the paper's
     range. Training goes on after the valley is dead. Memory: max(n_converge, n_tolerance) + 2 copies.
@@ -37,9 +40,12 @@ class SWAD(Averager):
         n_converge: int = 3,
         n_tolerance: int = 6,
         tolerance_ratio: float = 0.3,
-        bn_batches: int = 0,
+        bn_batches: int = -1,
     ) -> None:
-        super().__init__(algorithm, bn_batches)
+        """bn_batches: -1 is the official code's, 500 (or one per update of a shorter run) where batch-norm
+        statistics train and 0 where they are frozen."""
+        official = 0 if algorithm.problem.freeze_bn else min(OFFICIAL_BN_BATCHES, algorithm.problem.num_steps)
+        super().__init__(algorithm, official if bn_batches < 0 else bn_batches)
         self.n_converge, self.n_tolerance, self.tolerance_ratio = n_converge, n_tolerance, tolerance_ratio
         self.segment = Mean(buffers=copies(algorithm.buffers()))  # since the last evaluation
         self.queue: list[Mean] = []  # the latest segments, oldest first
@@ -93,6 +99,7 @@ class SWAD(Averager):
             "converge_step": self.converge_step,
             "threshold": self.threshold if math.isfinite(self.threshold) else None,
             "dead_step": self.dead_step,
+            "bn_batches": self.bn_batches,
         }
 
     def state_dict(self) -> State:

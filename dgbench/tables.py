@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
+from .evidence import is_held_out_pair
 from .formats import Cell, Row, Table, measure, row_of
-from .records import Run, Settings, Sweep
 from .rows import Group
-from .selection import RULES, Rule, is_held_out_pair, select
+from .rules import RULES
+from .runs import Run, Settings, Sweep
+from .selection import DRAWS, Rule, select
+from .stats import SPREADS
 
 ROW = ("algorithm", "hparams", "averaging")
 """The settings that make a row; all others make a table of their own."""
 
 
-def build(sweep: Sweep, rule: Rule) -> list[Table]:
-    """A table for each data set, task and setting. ``UsageError`` where the rule has nothing to read."""
+def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "domainbed") -> list[Table]:
+    """A table for each data set, task and setting. ``UsageError`` where the rule has nothing to read.
+
+    draws: of ``selection.DRAWS``. spread: of ``stats.SPREADS``.
+    """
     uses_pairs = rule.evidence == "left_out"
     pairs = [run for run in sweep.runs if is_held_out_pair(run.spec)]
     runs = sweep.runs if uses_pairs else [run for run in sweep.runs if not is_held_out_pair(run.spec)]
@@ -29,13 +35,14 @@ def build(sweep: Sweep, rule: Rule) -> list[Table]:
         raise UsageError(f"{rule.name} needs runs with two targets, here are none; choose from: {others}")
     if len(pairs) == len(sweep.runs):
         raise UsageError("no run here has a single target, so there is nothing to score")
-    choices = {(c.settings, c.column, c.trial_seed, c.weights): c for c in select(runs, rule)}
+    choices = {(c.settings, c.column, c.trial_seed, c.weights): c for c in select(runs, rule, draws)}
     groups: dict[Settings, list[Run]] = {}
     for run in runs:
         groups.setdefault(_of_table(run), []).append(run)
     tables = []
     for key, members in groups.items():
-        table = _table(Group(dict(key), members, rule, sweep.planned, choices), _variant(key, groups))
+        group = Group(dict(key), members, rule, sweep.planned, choices, spread)
+        table = _table(group, _variant(key, groups), draws)
         unread = 0 if uses_pairs else sum(_of_table(run) == key for run in pairs)
         if unread:
             table.notes.append(f"runs with several targets, read by leave_one_domain_out only: {unread}")
@@ -47,8 +54,11 @@ def _of_table(run: Run) -> Settings:
     return tuple(item for item in run.settings if item[0] not in ROW)
 
 
-def _table(group: Group, variant: str) -> Table:
+def _table(group: Group, variant: str, draws: str) -> Table:
     rows = group.build()
+    own = {run.settings for run in group.runs}
+    if draws == "shared":
+        _note_differing_draws(group)
     return Table(
         dataset=group.dataset,
         task=group.settings["task"],
@@ -56,10 +66,24 @@ def _table(group: Group, variant: str) -> Table:
         variant=variant,
         columns=group.headings,
         rows=rows,
-        caption=_caption(group, rows),
+        caption=_caption(group, rows, draws),
         notes=group.notes,
         settings=group.settings,
+        spread=group.spread,
+        keys=group.columns,
+        choices=[choice for choice in group.choices.values() if choice.settings in own],
     )
+
+
+def _note_differing_draws(group: Group) -> None:
+    values: dict[tuple[Settings, int], set[str]] = {}
+    for run in group.runs:
+        if run.state == "done":
+            values.setdefault((run.settings, run.spec.hparams_seed), set()).add(run.hparams)
+    differing = sorted({draw for (_, draw), told in values.items() if len(told) > 1})
+    if differing:
+        told = ", ".join(map(str, differing))
+        group.odd.append(f"shared draws whose hyper-parameters are not the same in every run: {told}")
 
 
 def averages(tables: Iterable[Table], at_least: int = 2) -> list[Table]:
@@ -77,7 +101,8 @@ def averages(tables: Iterable[Table], at_least: int = 2) -> list[Table]:
         labels = dict.fromkeys(row.label for table in members for row in table.rows if not row.source)
         rows = [row_of(label, [_over_columns(table, label) for table in members]) for label in labels]
         caption = [
-            "Mean over trials of each trial's mean over the columns of a data set, +/- standard error.",
+            "Mean over trials of each trial's mean over the columns of a data set, +/- standard error "
+            f"({SPREADS[members[0].spread][1]}).",
             "A data set with an incomplete cell has no average.",
         ]
         names = [table.dataset for table in members]
@@ -92,7 +117,7 @@ def _over_columns(table: Table, label: str) -> Cell:
     if not cells or len(trials) != 1 or not all(cell.whole for cell in cells):
         return Cell(found=found, expected=expected)
     scores = {trial: float(np.mean([cell.scores[trial] for cell in cells])) for trial in cells[0].scores}
-    return measure(scores, found, expected, whole=True)
+    return measure(scores, found, expected, True, table.spread)
 
 
 def _variant(key: Settings, groups: Iterable[Settings]) -> str:
@@ -103,25 +128,22 @@ def _variant(key: Settings, groups: Iterable[Settings]) -> str:
     return ", ".join(f"{name}: {told[name]}" for name in differing)
 
 
-def _caption(group: Group, rows: Sequence[Row]) -> list[str]:
+def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
     """Sentences: what is reported, how it was selected, over which trials, from which training."""
-    parts = {
-        part.rpartition("/")[2] for run in group.runs for r in run.records[-1:] for part in r["parts"]["test"]
-    }
+    parts = {part.rpartition("/")[2] for run in group.runs for part in run.columns.parts.get("test", ())}
     what = " and ".join(f'"{part}"' for part in sorted(parts)) or '"in"'
     whose = "every other domain" if group.settings["task"] == "single_source" else "the target domain"
     trials = sorted({run.spec.trial_seed for run in group.runs})
     seeds = ", ".join(map(str, trials))
-    draws = len({run.spec.hparams_seed for run in group.runs})
-    spread = (
-        f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is the standard deviation "
-        "(divisor n) over the square root of n."
-    )
+    number = len({run.spec.hparams_seed for run in group.runs})
+    _, means = SPREADS[group.spread]
+    spread = f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is {means}."
     return [
         f"Accuracy in percent on the {what} part of {whose}.",
         group.rule.sentence,
+        DRAWS[draws],
         spread if len(trials) > 1 else f"One trial (seed {seeds}).",
-        *([f"Up to {draws} hyper-parameter draws per trial."] if draws > 1 else []),
+        *([f"Up to {number} hyper-parameter draws per trial."] if number > 1 else []),
         "Avg: mean of the columns.",
         *_training(group.settings),
         *(['"(2/3)": runs done of runs needed; such a cell is in no average.'] if _partial(rows) else []),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import averaging, files, flags, hparams, records, registry
+from . import averaging, files, flags, hparams, live, records, registry
 from .build import Built, build
 from .checkpoint import State
 from .errors import UsageError, exit_on_usage_error
@@ -57,7 +57,7 @@ def run(
         files.replace_text(folder / "spec.json", json.dumps(spec.to_dict(), indent=1))
         (folder / "error.txt").unlink(missing_ok=True)
         try:
-            return _train(built, folder, progress, keep_weights=not machine.skip_model_save)
+            return _train(built, folder, progress, not machine.skip_model_save, machine.log)
         except UsageError:
             if created:
                 _remove(folder)
@@ -67,7 +67,7 @@ def run(
             raise
 
 
-def _train(run: Built, folder: Path, progress: bool, keep_weights: bool) -> dict[str, Any]:
+def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: str) -> dict[str, Any]:
     """The loop, top to bottom."""
     spec, algorithm, loader = run.spec, run.algorithm, run.loader
     assert spec.steps is not None
@@ -79,6 +79,7 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool) -> dict
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
+    shown = live.start(log, folder, spec.run_id(), spec.to_dict(), first)
     evaluations = set(records.evaluation_steps(spec))
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
     for step in bar:
@@ -116,10 +117,12 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool) -> dict
             if weights != "raw":
                 record["averaging"] = averagers[weights].info()
             records.append(folder / "results.jsonl", record)
+            shown.write(record)
             _log(folder, summary(record))
             bar.set_postfix_str(summary(record), refresh=False)
         state.save(folder, step + 1)
 
+    shown.close()
     state.finish(folder, keep_weights)
     _log(folder, "done")
     return _last_record(folder)

@@ -37,6 +37,12 @@ def record(run, step, accuracies, weights="raw", fingerprint=None):
     }
 
 
+def lines_of(*steps, weights="raw"):
+    """A line of the same run for each step."""
+    run = spec()
+    return [record(run, step, constant(run, 0.5, 0.5), weights) for step in steps]
+
+
 def constant(run, validation, test, oracle=0.5):
     """{part: accuracy} with one value for every source and one for every target."""
     targets = run.test_envs or [name for name in DOMAINS if name not in run.source_envs]
@@ -62,5 +68,5 @@ def write_simple(folder, run, test, validation=0.5, **kwargs):
 
 def plan(folder, runs):
     """The sweep.json of these runs."""
-    Path(folder).mkdir(exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "sweep.json").write_text(json.dumps({"specs": [run.to_dict() for run in runs]}))

@@ -22,6 +22,7 @@ class Toy(nn.Module):
 
     class problem:
         num_steps = 1
+        freeze_bn = True
 
     def __init__(self, weights: np.ndarray, buffers: np.ndarray | None = None) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ def test_swa_is_the_official_running_average(case: Case) -> None:
 def test_swa_begins_at_its_fraction_of_the_run() -> None:
     weights = np.random.RandomState(0).randn(10, 3)
     toy = Toy(weights)
-    toy.problem = type("problem", (), {"num_steps": 10})
+    toy.problem = type("problem", (), {"num_steps": 10, "freeze_bn": True})
     averager = SWA(toy, start_fraction=0.6)
     drive(averager, toy, [], 1, range(6))
     assert not averager.ready(5, last=False)
@@ -206,6 +207,7 @@ class Net(nn.Module):
 
     class problem:
         num_steps = 12
+        freeze_bn = True
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -375,9 +377,13 @@ def test_swad_paper_is_the_mean_of_all_weights_in_the_papers_range(case: Case) -
 
 
 def test_options_are_parsed_and_checked() -> None:
-    net = torch.nn.Linear(2, 2)
+    net = Toy(np.zeros((1, 2)))
     averager = make(["swad:tolerance_ratio=0.2,n_converge=4"], net)["swad:tolerance_ratio=0.2,n_converge=4"]
     assert (averager.tolerance_ratio, averager.n_converge, averager.n_tolerance) == (0.2, 4, 6)
+    assert averager.bn_batches == 0, "frozen statistics stay as they are"
+    net.problem = type("problem", (), {"num_steps": 5001, "freeze_bn": False})
+    assert make(["swad"], net)["swad"].bn_batches == 500, "as the official code"
+    assert make(["swad:bn_batches=7"], net)["swad:bn_batches=7"].bn_batches == 7
     for text, message in {
         "swadd:n_converge=4": "did you mean swad",
         "swad:tolerance_rate=0.2": "did you mean tolerance_ratio",

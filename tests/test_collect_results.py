@@ -4,21 +4,8 @@ import sys
 import pytest
 from literal_runs import SHARED, spec, write_simple
 
-from dgbench import collect_results, published
+from dgbench import collect_results
 from dgbench.errors import UsageError
-from dgbench.records import load
-from dgbench.selection import RULES
-from dgbench.tables import build
-
-PAPER = """paper,table,task,dataset,method,column,metric,value,spread
-"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,accuracy,66.1,
-"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,sketch,accuracy,70.0,0.25
-"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,Avg,accuracy,68.0,
-"PCL (Yao et al., CVPR 2022)",toy,retrieval,Toy,PCL,art,accuracy,1.0,
-"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,P@1,2.0,
-"PCL (Yao et al., CVPR 2022)",oracle,domain_generalization,Toy,Cheat,art,accuracy,99.0,
-"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,Elsewhere,quickdraw,accuracy,3.0,
-"""
 
 
 @pytest.fixture
@@ -110,46 +97,6 @@ def test_a_table_imports_no_torch(sweep):
         f"collect_results.main(['--input_dir', {str(sweep)!r}]); print('torch' in sys.modules)"
     )
     assert python("-c", code).stdout.endswith("False\n")
-
-
-def test_published_rows_stand_below_ours(sweep, tmp_path):
-    (tmp_path / "pcl.csv").write_text(PAPER)
-    built = build(load(sweep), RULES["training_domain_validation"])
-    published.add(built, tmp_path)
-    (table,) = built
-    ours, theirs = table.rows
-    assert ours.source == ""
-    assert theirs.label == "PCL, published (PCL, CVPR 2022)"
-    # their average is over other columns than ours
-    assert [*map(str, theirs.cells), str(theirs.average)] == ["66.1", "-", "70.0 +/- 0.25", "-"]
-    assert table.notes == [
-        "published (PCL, CVPR 2022): not comparable: backbone resnet50 there, small here; "
-        "pretrained IMAGENET1K_V1 there, none here; not known whether the same: steps; "
-        "its row PCL is PCL + SWAD"
-    ]
-
-
-def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
-    (tmp_path / "paper.csv").write_text(PAPER)
-    built = build(load(sweep), RULES["oracle"])
-    published.add(built, tmp_path)
-    assert [row.label.split(",")[0] for row in built[0].rows] == ["ERM", "PCL", "Cheat"]
-
-
-def test_no_published_numbers_is_told(sweep, tmp_path):
-    built = build(load(sweep), RULES["last"])
-    published.add(built, tmp_path / "missing")
-    assert "not available" in built[0].notes[0]
-
-
-@pytest.mark.skipif(not published.FOLDER.is_dir(), reason="no results/published")
-def test_the_published_files_can_be_read():
-    for path in published.FOLDER.glob("*.csv"):
-        for line in published._read(path):
-            assert line["paper"] and line["dataset"] and line["method"] and line["column"]
-            assert 0 <= float(line["value"]) <= 100
-            assert line["spread"] == "" or float(line["spread"]) >= 0
-    assert {path.stem for path in published.FOLDER.glob("*.csv")} >= set(published.SETTINGS)
 
 
 def test_the_command_reads_a_domainbed_sweep(capsys):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dgbench import collect_results, registry
 from dgbench import list as listing
-from dgbench import registry
 from dgbench.errors import UsageError
 
 README = Path(__file__).parent.parent / "README.md"
@@ -17,6 +17,16 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_readme_holds_the_table_of_methods() -> None:
     held = re.search(r"<!-- methods: .*? -->\n(.*?)\n<!-- /methods -->", README.read_text(), re.DOTALL)
     assert held is not None and held[1] == listing.method_table(), "run: python -m dgbench.list --markdown"
+
+
+def test_the_readme_shows_the_table_that_its_records_give(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = README.parent / "results" / "rotated_digits"
+    assert collect_results.main(["--input_dir", str(folder), "--format", "markdown"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    held = re.search(
+        r"<!-- results/rotated_digits/table.md -->\n(.*?)\n<!-- /table -->", README.read_text(), re.DOTALL
+    )
+    assert held is not None and held[1] == "\n".join(rows)
 
 
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

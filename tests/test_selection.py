@@ -1,25 +1,27 @@
+import dataclasses
 import json
 import math
 import os
-from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from literal_runs import constant, record, spec
 
-from dgbench import domainbed_records
+from dgbench import domainbed_records, rules
 from dgbench.errors import UsageError
-from dgbench.records import Run
-from dgbench.selection import RULES, Rule, select
+from dgbench.rules import RULES
+from dgbench.runs import of_lines
+from dgbench.selection import Rule, select
 
 
-def run_of(run, *checkpoints, weights="raw", state="done"):
+def run_of(run, *checkpoints, state="done"):
     """checkpoints: (step, {part: accuracy})."""
-    return Run(run.run_id(), run, state, [record(run, step, values, weights) for step, values in checkpoints])
+    return of_lines(run.run_id(), run, state, [record(run, step, values) for step, values in checkpoints])
 
 
-def choose(rule, *runs):
-    return select(runs, RULES[rule] if isinstance(rule, str) else rule)
+def choose(rule, *runs, draws="per_trial"):
+    return select(runs, RULES[rule] if isinstance(rule, str) else rule, draws)
 
 
 def three_checkpoints(draw, validations, tests, oracles=(0, 0, 0), **fields):
@@ -53,10 +55,11 @@ def test_validation_is_the_unweighted_mean_over_sources():
     assert (choice.step, choice.validation, choice.test) == (300, 0.6, 0.2)
 
 
-def test_ties_go_to_the_lowest_draw_then_the_earliest_step():
+def test_ties_go_to_the_highest_draw_then_the_earliest_step():
+    # DomainBed sorts draws by accuracy, upwards, and takes the last; among checkpoints it takes the first
     same = [three_checkpoints(draw, (0.1, 0.7, 0.7), (draw / 10,) * 3) for draw in (10, 2)]
     (choice,) = choose("training_domain_validation", *same)
-    assert (choice.hparams_seed, choice.step) == (2, 300)
+    assert (choice.hparams_seed, choice.step) == (10, 300)
 
 
 def test_trials_targets_weights_and_settings_are_groups_of_their_own():
@@ -70,8 +73,10 @@ def test_trials_targets_weights_and_settings_are_groups_of_their_own():
             {"hparams": {"lr": 1}},
         )
     ]
-    swad = spec()
-    runs[0].records.append(record(swad, 600, constant(swad, 0.9, 0.6), "swad"))
+    lines = [
+        record(spec(), 600, constant(spec(), 0.9, test), kind) for kind, test in (("raw", 0.5), ("swad", 0.6))
+    ]
+    runs[0] = of_lines(runs[0].name, spec(), "done", lines)
     choices = choose("training_domain_validation", *runs)
     assert sorted(choice.weights for choice in choices) == ["raw"] * 5 + ["swad"]
     assert {choice.test for choice in choices if choice.weights == "swad"} == {0.6}
@@ -79,7 +84,7 @@ def test_trials_targets_weights_and_settings_are_groups_of_their_own():
 
 @pytest.mark.parametrize("state", ["waiting", "running", "failed"])
 def test_only_runs_that_are_done_count(state):
-    A_broken = Run(A.name, A.spec, state, A.records)
+    A_broken = dataclasses.replace(A, state=state)
     (choice,) = choose("training_domain_validation", A_broken, B)
     assert choice.hparams_seed == 1
     assert choose("training_domain_validation", A_broken) == []
@@ -97,7 +102,7 @@ def test_last_needs_no_validation_with_one_draw():
     run = spec()
     only = record(run, 600, {"sketch/in": 0.7})
     only["parts"]["validation"] = []
-    (choice,) = choose("last", Run(run.run_id(), run, "done", [only]))
+    (choice,) = choose("last", of_lines(run.run_id(), run, "done", [only]))
     assert choice.test == 0.7
 
 
@@ -131,36 +136,49 @@ def test_leave_one_domain_out_needs_every_source():
     assert choice.hparams_seed == 0
 
 
+def without(run, *names):
+    """The run with columns taken out."""
+    kept = [i for i, name in enumerate(run.columns.names) if name not in names]
+    columns = dataclasses.replace(
+        run.columns, names=tuple(run.columns.names[i] for i in kept), values=run.columns.values[kept]
+    )
+    return dataclasses.replace(run, columns=columns)
+
+
 def test_leave_one_domain_out_never_reads_the_target_of_the_pair():
     art, cartoon = held_out("art", 0, (0.2, 0.4, 0.9)), held_out("cartoon", 0, (0.2, 0.8, 0.1))
-    for run in (art, cartoon):
-        for line in run.records:
-            del line["metrics"]["sketch/in/acc"]
-            del line["metrics"]["sketch/out/acc"]
-    (choice,) = choose("leave_one_domain_out", A, art, cartoon)
+    blind = [without(run, "sketch/in/acc", "sketch/out/acc") for run in (art, cartoon)]
+    (choice,) = choose("leave_one_domain_out", A, *blind)
     assert choice.step == 300
 
 
 @pytest.mark.parametrize(
     "cheat",
     [
-        lambda candidate: candidate.validation["sketch/in"],
-        lambda candidate: candidate.metrics["sketch/in/acc"],
-        lambda candidate: candidate.test,
+        lambda candidates: candidates.validation["sketch/in"],
+        lambda candidates: candidates.validation["sketch/out"],
+        lambda candidates: candidates.columns["sketch/in/acc"],
+        lambda candidates: candidates.test,
     ],
 )
 def test_a_rule_that_cheats_finds_nothing_to_read(cheat):
-    rule = Rule("cheat", "", "", lambda candidates: max(candidates, key=cheat))
+    rule = Rule("cheat", "", "", lambda candidates: int(cheat(candidates).argmax()))
     with pytest.raises((KeyError, AttributeError)):
+        choose(rule, A, B)
+
+
+@pytest.mark.parametrize("key", ["sketch/in/acc", "sketch/out/acc", "sketch/in/loss"])
+def test_a_rule_that_asks_for_the_targets_labels_is_refused(key):
+    rule = Rule("cheat", "", "", rules.best, evidence="metrics", keys=lambda spec, parts: [key])
+    with pytest.raises(UsageError, match="may need target labels; choose a metric from: entropy"):
         choose(rule, A, B)
 
 
 def test_a_candidate_carries_nothing_of_the_target():
     seen = []
-    rule = Rule("spy", "", "", lambda candidates: seen.extend(candidates) or candidates[0])
-    choose(rule, A)
-    assert {part for candidate in seen for part in candidate.validation} == {"art/out", "cartoon/out"}
-    assert {f.name for f in fields(seen[0])} == {"run", "hparams_seed", "step", "validation"}
+    choose(Rule("spy", "", "", lambda candidates: seen.append(candidates)), A)
+    assert set(seen[0].validation) == {"art/out", "cartoon/out"}
+    assert {f.name for f in dataclasses.fields(seen[0])} == {"run", "hparams_seed", "step", "validation"}
 
 
 @pytest.mark.parametrize("part", ["sketch/out", "sketch/in"])
@@ -168,13 +186,96 @@ def test_a_record_that_calls_the_target_validation_is_refused(part):
     line = record(A.spec, 0, constant(A.spec, 0.5, 0.5))
     line["parts"]["validation"].append(part)
     with pytest.raises(UsageError, match="a part of its target"):
-        choose("training_domain_validation", Run(A.name, A.spec, "done", [line]))
+        choose("training_domain_validation", of_lines(A.name, A.spec, "done", [line]))
 
 
 def test_a_missing_accuracy_is_one_line():
     line = record(A.spec, 300, {"art/out": 0.5, "sketch/in": 0.5})
     with pytest.raises(UsageError, match=r"step 300: the record has no cartoon/out/acc"):
-        choose("training_domain_validation", Run(A.name, A.spec, "done", [line]))
+        choose("training_domain_validation", of_lines(A.name, A.spec, "done", [line]))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "draw", "step", "test"),
+    [(0.2, 1, 0, 0.9), (0.35, 0, 300, 0.3), (0.55, 0, 300, 0.3)],  # A: 0.2 0.9 0.5, B: 0.3 0.4 0.6
+)
+def test_early_stopping_takes_the_first_checkpoint_that_reaches_the_threshold(threshold, draw, step, test):
+    (choice,) = choose(rules.early_stopping(threshold), A, B)
+    assert (choice.hparams_seed, choice.step, choice.test) == (draw, step, test)
+
+
+def test_early_stopping_that_is_never_reached_has_no_result():
+    (choice,) = choose(rules.early_stopping(0.95), A, B)
+    assert not choice.chosen
+    assert math.isnan(choice.test)
+
+
+def with_metric(run, name, values):
+    """The run with a number in each of its records."""
+    kept = run.columns
+    columns = dataclasses.replace(kept, names=(*kept.names, name), values=np.vstack([kept.values, values]))
+    return dataclasses.replace(run, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "step"),
+    [
+        ("target/all/entropy", [2.0, 0.1, 0.5], 300),  # the lower the better
+        ("target/all/im", [2.0, 0.1, 0.5], 0),
+        ("source/out/loss", [2.0, 0.5, 0.1], 600),
+    ],
+)
+def test_label_free_validators(metric, values, step):
+    run = A
+    for domain in ("art", "cartoon") if metric.startswith("source") else ("sketch",):
+        run = with_metric(run, f"{domain}/{metric.partition('/')[2]}", values)
+    (choice,) = choose(rules.label_free(metric), run)
+    assert (choice.step, choice.test) == (step, {0: 0.1, 300: 0.3, 600: 0.8}[step])
+
+
+def test_a_label_free_validator_that_was_not_recorded_is_one_line():
+    with pytest.raises(UsageError, match="the record has no sketch/all/im"):
+        choose(rules.label_free("target/all/im"), A)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"name": "orcale"}, "did you mean oracle"),
+        ({"name": "early_stopping"}, "--threshold 0.95"),
+        ({"name": "last", "threshold": 0.5}, "belongs to --selection early_stopping"),
+        ({"name": "early_stopping", "threshold": 95.0}, "no accuracy"),
+        ({"name": "label_free"}, "target/all/entropy"),
+        ({"name": "label_free", "metric": "entropy"}, "is not <domain>/<part>/<name>"),
+    ],
+)
+def test_rules_of_a_command_line(flags, message):
+    with pytest.raises(UsageError, match=message):
+        rules.make(**flags)
+
+
+def test_draws_shared_over_trials():
+    # trial 0 prefers draw 0 (0.9 against 0.8), trial 1 draw 1 by more (0.4 against 0.9)
+    validations = {(0, 0): 0.9, (0, 1): 0.8, (1, 0): 0.4, (1, 1): 0.9}
+    runs = [
+        three_checkpoints(draw, (0.1, value, 0.2), (0.0, trial + draw / 10, 0.0), trial_seed=trial)
+        for (trial, draw), value in validations.items()
+    ]
+    per_trial = choose("training_domain_validation", *runs)
+    assert [choice.hparams_seed for choice in per_trial] == [0, 1]
+    shared = choose("training_domain_validation", *runs, draws="shared")
+    assert [(c.trial_seed, c.hparams_seed, c.step, c.test) for c in shared] == [
+        (0, 1, 300, 0.1),
+        (1, 1, 300, 1.1),
+    ]
+
+
+def test_a_shared_draw_must_be_in_every_trial():
+    runs = [
+        three_checkpoints(draw, (0.1, 0.5 + draw / 10, 0.2), (0.5,) * 3, trial_seed=trial)
+        for trial, draw in ((0, 0), (0, 1), (1, 0))
+    ]
+    assert {choice.hparams_seed for choice in choose("last", *runs, draws="shared")} == {0}
 
 
 @pytest.mark.golden
@@ -190,6 +291,6 @@ def test_choices_equal_domainbeds():
     runs = []
     for draw, lines in by_draw.items():
         run = domainbed_records.spec(lines[0])
-        runs.append(Run(str(draw), run, "done", domainbed_records.convert(run, lines)))
+        runs.append(of_lines(str(draw), run, "done", domainbed_records.convert(run, lines)))
     assert [choice.test for choice in choose("training_domain_validation", *runs)] == [golden["iid"]]
     assert [choice.test for choice in choose("oracle", *runs)] == [golden["oracle"]]

@@ -8,8 +8,8 @@ from literal_runs import SHARED, constant, plan, record, spec, write, write_simp
 
 from dgbench import formats, tables
 from dgbench.errors import UsageError
-from dgbench.records import load
-from dgbench.selection import RULES
+from dgbench.load import load
+from dgbench.rules import RULES
 
 TARGETS = ("art", "cartoon", "sketch")
 
@@ -313,4 +313,4 @@ def test_cells_equal_domainbeds_own(domainbed_sweep, rule):
     for name, table in (("Dataset:", built[0]), ("Averages", tables.averages(built, at_least=1)[0])):
         theirs = [cell.strip() for cell in expected[name, title] if cell.strip()]
         assert printed(table) == {"ERM": theirs}
-    assert sum(len(run.records) for run in sweep.runs) == 200
+    assert sum(len(run.columns) for run in sweep.runs) == 200

@@ -1,0 +1,137 @@
+"""What stands beside the accuracies of a table: cost, trials, the comparison with a baseline; and ranks."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from . import stats
+from .errors import UsageError
+from .formats import Cell, Row, Table
+from .runs import Run
+
+HOURS, MEMORY = "Hours", "GB"
+TRIALS = "n"
+
+
+def cost(runs: Iterable[Run]) -> tuple[float, float]:
+    """(hours of training and evaluation summed, greatest peak memory in GiB) of the runs that are done."""
+    done = [run.columns for run in runs if run.state == "done"]
+    seconds = [float(np.nansum(kept["seconds"])) for kept in done if not np.isnan(kept["seconds"]).all()]
+    memory = [float(np.nanmax(kept["memory_gb"])) for kept in done if not np.isnan(kept["memory_gb"]).all()]
+    return (sum(seconds) / 3600 if seconds else math.nan), max(memory, default=math.nan)
+
+
+def add_cost(tables: Iterable[Table]) -> None:
+    """A column of hours and one of memory; rows of the same runs (raw, averaged) share them."""
+    for table in tables:
+        for row in table.rows:
+            if row.runs:
+                hours, memory = cost(row.runs)
+                row.extra.update({HOURS: _number(hours, 2), MEMORY: _number(memory, 1)})
+        table.caption.append(
+            f"{HOURS}: training and evaluation on one device, summed over the row's runs that are done. "
+            f"{MEMORY}: greatest peak memory (GiB; of the GPU, or of the process on a CPU)."
+        )
+
+
+def add_trials(tables: Iterable[Table]) -> None:
+    """A column with the number of trials behind a row's cells: "3", or "2-3" where they differ."""
+    for table in tables:
+        for row in table.rows:
+            if row.runs or any(cell.scores for cell in row.cells):
+                counts = sorted({len(cell.scores) for cell in row.cells})
+                row.extra[TRIALS] = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+        table.caption.append(f"{TRIALS}: trials per cell.")
+
+
+def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:
+    """A column with the paired difference to the row ``name``; ``UsageError`` if no table has that row."""
+    tables = list(tables)
+    labels = dict.fromkeys(row.label for table in tables for row in table.rows if row.runs)
+    if name not in labels:
+        raise UsageError(f"no row {name!r} to compare with; choose from: {', '.join(labels)}")
+    for table in tables:
+        base = next((row for row in table.rows if row.label == name), None)
+        if base is None:
+            table.notes.append(f"no row {name} to compare with")
+            continue
+        others = [row for row in table.rows if row.runs and row is not base]
+        results = [stats.paired(differences(row, base)) for row in others]
+        adjusted = stats.holm([result.p for result in results])
+        for row, result, p in zip(others, results, adjusted, strict=True):
+            row.extra.update({f"vs {name}": versus(result), "p": _p(p)})
+        table.caption.append(
+            f"vs {name}: mean difference in points over the {_counts(results)} pairs of equal (trial, "
+            "target), and its 95 % bootstrap interval; p of a two-sided permutation test with signs flipped, "
+            f"Holm-corrected for {len(others)} rows."
+        )
+
+
+def differences(row: Row, base: Row) -> list[float]:
+    """In points, over every (column, trial) that both rows have in whole cells."""
+    return [
+        100 * (cell.scores[trial] - other.scores[trial])
+        for cell, other in zip(row.cells, base.cells, strict=True)
+        if cell.whole and other.whole
+        for trial in sorted(cell.scores.keys() & other.scores.keys())
+    ]
+
+
+def versus(result: stats.Paired) -> str:
+    """ "+1.2 [0.4, 2.0]"; a dash without pairs."""
+    if math.isnan(result.mean):
+        return "-"
+    interval = "" if math.isnan(result.low) else f" [{result.low:.1f}, {result.high:.1f}]"
+    return f"{result.mean:+.1f}{interval}"
+
+
+def _counts(results: Sequence[stats.Paired]) -> str:
+    counts = sorted({result.n for result in results})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def ranks(tables: Sequence[Table]) -> list[Table]:
+    """Average ranks over data sets with the critical difference: a table for each task and variant."""
+    groups: dict[tuple[str, str], list[Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.variant), []).append(table)
+    found = []
+    for (task, variant), members in groups.items():
+        result, left_out = rank(members)
+        if result is None:
+            continue
+        ordered = sorted(result.ranks.items(), key=lambda item: item[1])
+        rows = [Row(label, [Cell(value, printed=f"{value:.2f}")]) for label, value in ordered]
+        same = "; ".join(f"{best} to {worst}" for best, worst in result.cliques()) or "none"
+        caption = [
+            f"Mean over {result.datasets} data sets of a method's rank by its Avg (1: best, ties averaged).",
+            f"Nemenyi critical difference at {stats.LEVEL}: {result.critical_difference:.2f}; "
+            f"not told apart: {same}.",
+            *([f"Friedman test: p {result.p:.2g}."] if not math.isnan(result.p) else []),
+        ]
+        notes = [f"left out, no average on every data set: {', '.join(left_out)}"] if left_out else []
+        found.append(Table("Average ranks", task, members[0].rule, variant, ["Rank"], rows, caption, notes))
+    return found
+
+
+def rank(tables: Sequence[Table]) -> tuple[stats.Ranks | None, list[str]]:
+    """Ranks of the methods that have an average in every table, and the others' labels."""
+    averages = [
+        {row.label: row.average.mean for row in table.rows if row.runs and row.average.mean is not None}
+        for table in tables
+    ]
+    labels = list(dict.fromkeys(row.label for table in tables for row in table.rows if row.runs))
+    whole = [label for label in labels if all(label in found for found in averages)]
+    if len(whole) < 2 or len(tables) < 2:
+        return None, labels
+    scores = {label: [found[label] for found in averages] for label in whole}
+    return stats.average_ranks(scores), [label for label in labels if label not in whole]
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

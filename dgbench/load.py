@@ -1,0 +1,116 @@
+"""The runs of a sweep's folder, ours or DomainBed's, in one shape."""
+
+import contextlib
+import gzip
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import orjson
+
+from . import domainbed_records, records, run_cache
+from .errors import UsageError
+from .records import Record
+from .runs import Run, Sweep, of_lines
+from .spec import RunSpec
+
+
+def load(folder: Path, cache: bool = True) -> Sweep:
+    """Every run of a sweep's folder, planned or found. ``UsageError`` where there is none.
+
+    cache: read the unchanged runs of a large sweep from what was kept the last time, and keep them.
+    """
+    folder = Path(folder)
+    plan = _plan(folder / "sweep.json")
+    planned = {spec.run_id(): spec for spec in plan or []}
+    by_name: dict[str, Run] = {}
+    notes: list[str] = []
+    if (archive := folder / records.ARCHIVE).exists():
+        by_name = {run.name: run for run in load_archive(archive)}
+    kept = run_cache.read(folder) if cache else run_cache.Kept()
+    for path in run_folders(folder):
+        name = os.path.basename(path)
+        run = kept.get(name, path)
+        run, told = (run, _told(run)) if run else load_run(path, planned.get(name))
+        notes += told
+        if run is not None:
+            by_name[name] = run
+    if cache:
+        kept.write(folder, by_name.values())
+    if plan is not None and (extra := sorted(set(by_name) - set(planned))):
+        notes.append(f"not in sweep.json, but counted: {', '.join(extra)}")
+    ordered = [by_name.get(name) or Run(name, spec) for name, spec in planned.items()]
+    ordered += [run for name, run in by_name.items() if name not in planned]
+    if not ordered:
+        raise UsageError(f"no runs in {str(folder)!r}; give the folder that holds the folders of the runs")
+    return Sweep(ordered, plan is not None, notes)
+
+
+def run_folders(folder: Path) -> list[str]:
+    """The folders below ``folder``, or itself where it holds a run; ``load_run`` tells which hold one."""
+    if not os.path.isdir(folder):
+        raise UsageError(f"no folder {str(folder)!r}; give the folder that a sweep wrote")
+    if any(os.path.exists(os.path.join(folder, name)) for name in records.RUN_FILES[:2]):
+        return [os.path.abspath(folder)]
+    with os.scandir(folder) as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def load_run(folder: str | Path, planned: RunSpec | None = None) -> tuple[Run | None, list[str]]:
+    """A run of ours or of DomainBed, and what was skipped. None where nothing says which run it is.
+
+    planned: its spec, for a folder that holds none yet.
+    """
+    path = Path(folder)
+    names = set(os.listdir(path))
+    if names.isdisjoint(records.RUN_FILES):
+        return None, []
+    state = records.state_of(names, path)  # before its records: a run may end in between
+    lines, problems = records.read_lines(path / "results.jsonl") if "results.jsonl" in names else ([], [])
+    is_domainbed = bool(lines) and "args" in lines[0]
+    spec = domainbed_records.spec(lines[0]) if is_domainbed else _spec(path, names, lines) or planned
+    if spec is None:
+        return None, [
+            f"{path.name}: {told}" for told in ("no spec.json and no record, so not counted", *problems)
+        ]
+    if is_domainbed:
+        lines = domainbed_records.convert(spec, lines)
+    error = records.last_line(path / "error.txt") if "error.txt" in names else ""
+    run = of_lines(path.name, spec, state, lines, problems, error=error, folder=str(path))
+    return run, _told(run)
+
+
+def _told(run: Run) -> list[str]:
+    return [f"{run.name}: {problem}" for problem in run.problems]
+
+
+def load_archive(path: Path) -> list[Run]:
+    """The runs of a published sweep: the lines of its done runs in one gzipped file (``publish.py``)."""
+    by_run: dict[str, list[Record]] = {}
+    with gzip.open(path, "rb") as file:
+        for line in file:
+            if record := records.parse(line):
+                by_run.setdefault(record["run"], []).append(record)
+    return [
+        of_lines(name, RunSpec.from_dict(lines[0]["spec"]), "done", lines) for name, lines in by_run.items()
+    ]
+
+
+def _spec(folder: Path, names: Collection[str], lines: list[Record]) -> RunSpec | None:
+    values = None
+    if "spec.json" in names:
+        with contextlib.suppress(ValueError):
+            values = orjson.loads((folder / "spec.json").read_bytes())
+    if values is None and lines:
+        values = lines[0].get("spec")
+    return RunSpec.from_dict(values) if isinstance(values, dict) else None
+
+
+def _plan(path: Path) -> list[RunSpec] | None:
+    if not path.exists():
+        return None
+    try:
+        return [RunSpec.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))["specs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no plan of a sweep ({error}); launch the sweep again") from error

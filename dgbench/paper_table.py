@@ -1,0 +1,77 @@
+"""A paper's table: its runs and their cost, what is missing launched, the table with its verdicts.
+
+    python -m dgbench.paper_table pcl_pacs --output_dir runs/pcl_pacs --data_dir DATA [--launcher slurm]
+
+NAME is a file of ``sweeps/``. Flags that are not named here go to ``dgbench.sweep launch``. The same command
+again goes on where the last one stopped.
+"""
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import collect_results, flags, registry, sweep
+from .errors import UsageError, exit_on_usage_error
+from .spec import RunSpec
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Exit status 1 while a run is missing."""
+    parser = flags.Parser(prog="python -m dgbench.paper_table", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name", help=f"a file of sweeps/: {', '.join(sweep.names())}")
+    parser.add_argument("--output_dir", type=Path, help="the sweep's folder; default: runs/NAME")
+    parser.add_argument("--data_dir", type=Path, help="the folder that holds the data sets")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the runs and their cost, launch nothing"
+    )
+    args, others = parser.parse_known_args(argv)
+    folder = args.output_dir or Path("runs") / args.name
+    runs = sweep.load_file(args.name, args.data_dir)
+    command = ["launch", args.name, "--output_dir", str(folder), *others]
+    command += ["--data_dir", str(args.data_dir)] if args.data_dir else []
+    print(about(args.name), end="\n\n", flush=True)
+    sweep.main([*command, "--dry_run"])
+    status = 0
+    if not args.dry_run and _missing(folder, runs):
+        print(flush=True)
+        _check_data(runs, args.data_dir)
+        status = sweep.main(command)
+    if not all_waiting(folder, runs):
+        print(flush=True)
+        collect_results.main(["--input_dir", str(folder), "--cost", "--published"])
+    if missing := _missing(folder, runs):
+        done = len(runs) - len(missing)
+        print(f"\n{done} of {len(runs)} runs are done. To go on, run the same command again.")
+        print(f"To look on: python -m dgbench.sweep status --output_dir {folder}")
+    return status or int(bool(missing))
+
+
+def about(name: str) -> str:
+    """What a sweep's file says of its table, protocol and cost."""
+    path = Path(name) if name.endswith(".py") else sweep.SWEEPS / f"{name}.py"
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+
+
+def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
+    return [name for name, state in sweep.states(folder, runs).items() if state != "done"]
+
+
+def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:
+    """Whether no run of the table has begun."""
+    return set(sweep.states(folder, runs).values()) <= {"waiting"}
+
+
+def _check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:
+    """``UsageError`` where the images of a data set are not there: once, not in every run."""
+    for name in dict.fromkeys(spec.dataset for spec in runs):
+        dataset: Any = registry.find("datasets", name)
+        if hasattr(dataset, "root"):
+            try:
+                dataset.root(data_dir)
+            except UsageError as error:
+                raise UsageError(f"{error}; with make: DATA=FOLDER") from None
+
+
+if __name__ == "__main__":
+    exit_on_usage_error(main)

@@ -1,0 +1,163 @@
+"""Which figures belong to a table, from its rows, its choices and its runs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..comparison import cost
+from ..formats import Row, Table
+from ..runs import Run
+from ..selection import accuracy, ballots, mean
+from . import figures
+from .figures import Bars, Figure, Line, Point
+
+MOST = figures.SERIES
+"""Methods in one figure; the table has them all."""
+MOST_HPARAMS = 6
+
+
+def of_table(table: Table) -> list[Figure]:
+    """Bars, curves, sensitivity and cost, each where there is something to draw."""
+    rows = [row for row in table.rows if not row.source]
+    shown = _shown(rows)
+    found = [_bars(table, shown), _curves(table, shown), _cost(rows), *_sensitivity(table, shown)]
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _shown(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """(place, row): all, or the first row and the best others by average."""
+    order = sorted(range(1, len(rows)), key=lambda i: -_score(rows[i]))
+    return [
+        (place, rows[i]) for place, i in enumerate(sorted([*range(min(1, len(rows))), *order[: MOST - 1]]))
+    ]
+
+
+def _score(row: Row) -> float:
+    means = [cell.mean for cell in row.cells if cell.mean is not None and not math.isnan(cell.mean)]
+    return mean(means) if means else -1.0
+
+
+def _left_out(rows: Sequence[object], table: Table) -> str:
+    all_ = sum(not row.source for row in table.rows)
+    return f" The best {len(rows)} of {all_} rows." if len(rows) < all_ else ""
+
+
+def _bars(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
+    methods = [
+        Bars(row.label, [cell.mean for cell in row.cells], [cell.error for cell in row.cells], place)
+        for place, row in shown
+        if any(cell.mean is not None for cell in row.cells)
+    ]
+    if not methods:
+        return None
+    data = [
+        {"method": method.label, "column": column, "mean": value, "error": error}
+        for method in methods
+        for column, value, error in zip(table.columns, method.means, method.errors, strict=True)
+    ]
+    start = figures.bottom(methods)
+    words = "Whiskers: standard error over trials." + _left_out(methods, table)
+    words += f" The axis starts at {start:.0f}." if start else ""
+    wide = len(table.columns) * len(methods) > 18
+    return Figure("Accuracy per domain.", words, figures.bars(table.columns, methods), wide, data)
+
+
+def _curves(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
+    by_name = {run.name: run for row in table.rows for run in row.runs}
+    lines, data = [], []
+    for place, row in shown:
+        keys = {run.settings for run in row.runs}
+        chosen = [
+            by_name[choice.run]
+            for choice in table.choices
+            if choice.chosen and choice.weights == row.weights and choice.settings in keys
+        ]
+        for kind in ("test", "validation"):
+            steps, values = _curve(chosen, row.weights, kind)
+            if len(steps) > 1:
+                lines.append(Line(row.label, steps, values, place, dashed=kind == "validation"))
+                data += [
+                    {"method": row.label, "part": kind, "step": int(step), "accuracy": round(value, 4)}
+                    for step, value in zip(steps, values, strict=True)
+                ]
+    if not lines:
+        return None
+    words = "Solid: target. Dashed: validation parts of the sources. Means over the chosen runs."
+    return Figure("Learning curves.", words, figures.curves(lines), data=data)
+
+
+def _curve(runs: Sequence[Run], weights: str, kind: str) -> tuple[list[float], list[float]]:
+    """(steps, accuracy in percent), the mean of the runs at the steps that all of them have."""
+    series = []
+    for run in runs:
+        rows = run.columns.rows(weights)
+        parts = run.columns.parts.get(kind, ())
+        if len(rows) and parts:
+            values = np.mean([accuracy(run, rows, part) for part in parts], axis=0)
+            series.append(dict(zip(run.columns["step"][rows].tolist(), values.tolist(), strict=True)))
+    if not series:
+        return [], []
+    steps = sorted(set.intersection(*(set(each) for each in series)))
+    return steps, [100 * mean([each[step] for each in series]) for step in steps]
+
+
+def _cost(rows: Sequence[Row]) -> Figure | None:
+    points = []
+    for place, row in enumerate(rows):
+        done = sum(run.state == "done" for run in row.runs)
+        hours, _ = cost(row.runs)
+        if (
+            done
+            and not math.isnan(hours)
+            and row.average.mean is not None
+            and not math.isnan(row.average.mean)
+        ):
+            points.append(Point(row.label, 60 * hours / done, row.average.mean, place))
+    if not points:
+        return None
+    data = [{"method": point.label, "minutes": point.x, "accuracy": point.y} for point in points]
+    words = "Avg against the mean minutes of a run; averaged weights share their run."
+    names = len(points) <= MOST
+    return Figure(
+        "Accuracy against cost.", words, figures.points(points, "minutes per run", names=names), data=data
+    )
+
+
+def _sensitivity(table: Table, shown: Sequence[tuple[int, Row]]) -> list[Figure]:
+    """For each hyper-parameter that was drawn: the validation accuracy of every draw."""
+    values: dict[str, list[Point]] = {}
+    for place, row in shown:
+        if row.weights != "raw" or len({run.spec.hparams_seed for run in row.runs}) < 2:
+            continue
+        for ballot in ballots(row.runs, table.rule):
+            if ballot.key[3] != row.weights:
+                continue
+            for number, run in enumerate(ballot.runs):
+                at = np.flatnonzero(ballot.candidates.run == number)
+                index = table.rule.choose(ballot.candidates.where(at))
+                if index is not None:
+                    score = 100 * float(ballot.candidates.score[at[index]])
+                    for name, value in _numbers(run).items():
+                        values.setdefault(name, []).append(Point(row.label, value, score, place))
+    found = []
+    varying = {name: points for name, points in values.items() if len({point.x for point in points}) > 2}
+    for name, points in sorted(varying.items())[:MOST_HPARAMS]:
+        low, high = min(point.x for point in points), max(point.x for point in points)
+        data = [{"method": p.label, name: p.x, "validation": p.y} for p in points]
+        svg = figures.points(points, name, log=low > 0 and high / low > 20, names=False)
+        words = (
+            "Each draw at its chosen checkpoint, by the score that selection reads; the target is not shown."
+        )
+        found.append(Figure(f"Sensitivity to {name}.", words, svg, data=data))
+    return found
+
+
+def _numbers(run: Run) -> Mapping[str, float]:
+    values = json.loads(run.hparams)
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

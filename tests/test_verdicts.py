@@ -1,0 +1,201 @@
+import csv
+import json
+
+import pytest
+from literal_runs import spec, write_simple
+
+from dgbench import published, stats, verdicts
+from dgbench.load import load
+from dgbench.rules import RULES
+from dgbench.tables import build
+
+PAPER = """paper,table,task,dataset,method,column,metric,value,spread
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,accuracy,66.1,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,sketch,accuracy,70.0,0.25
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,Avg,accuracy,68.0,
+"PCL (Yao et al., CVPR 2022)",toy,retrieval,Toy,PCL,art,accuracy,1.0,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,P@1,2.0,
+"PCL (Yao et al., CVPR 2022)",oracle,domain_generalization,Toy,Cheat,art,accuracy,99.0,
+"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,Elsewhere,quickdraw,accuracy,3.0,
+"""
+
+PROTOCOL = {
+    "paper": {
+        "facts": {
+            "steps": 601,
+            "backbone": "small",
+            "pretrained": "none",
+            "freeze_bn": None,
+            "draws": 1,
+            "averaging": "raw",
+            "trials": 3,
+            "spread": "domainbed",
+            "selection": ["last"],
+        },
+        "methods": {"PCL": {"algorithm": "ERM"}},
+        "remarks": ["a remark"],
+    }
+}
+TARGETS = ("art", "cartoon", "sketch")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three trials around 66 % on each target."""
+    for target in TARGETS:
+        for trial, test in enumerate((0.655, 0.660, 0.665)):
+            write_simple(tmp_path / "runs", spec(target=target, trial_seed=trial), test)
+    return tmp_path / "runs"
+
+
+def table_of(sweep, folder, rule="last", **facts):
+    (folder / "paper.csv").write_text(PAPER)
+    known = json.loads(json.dumps(PROTOCOL))
+    known["paper"]["facts"] |= facts
+    (folder / "protocols.json").write_text(json.dumps(known))
+    verdicts._read.cache_clear()
+    published._read.cache_clear()
+    (table,) = build(load(sweep), RULES[rule])
+    published.add([table], folder)
+    return table
+
+
+def printed(row):
+    return [*map(str, row.cells), str(row.average)]
+
+
+def test_published_rows_stand_below_ours_with_a_verdict(sweep, tmp_path):
+    table = table_of(sweep, tmp_path)
+    ours, theirs, verdict = table.rows
+    assert ours.source == ""
+    assert theirs.label == "PCL, published (PCL, CVPR 2022)"
+    # their average is over other columns than ours
+    assert printed(theirs) == ["66.1", "-", "70.0 +/- 0.25", "-"]
+    assert verdict.label == "  ERM: verdict"
+    assert printed(verdict) == ["consistent (p 0.76)", "-", "lower (p < 0.001)", "-"]
+    assert table.published == [
+        "ERM with PCL (PCL, CVPR 2022): not known: freeze_bn",
+        "published (PCL, CVPR 2022): a remark",
+    ]
+    assert "Welch" in table.caption[-1]
+
+
+def test_the_p_values_are_those_of_the_test(sweep, tmp_path):
+    table = table_of(sweep, tmp_path)
+    ours = [65.5, 66.0, 66.5]
+    t = 0.1 / (0.5 / 3**0.5)  # with 2 degrees of freedom, p = 1 - t / sqrt(2 + t^2)
+    assert stats.against_published(ours, 66.1, None, 3, "domainbed") == pytest.approx(
+        1 - t / (2 + t**2) ** 0.5
+    )
+    assert stats.against_published(ours, 70.0, 0.25, 3, "domainbed") < 0.001
+    assert str(table.rows[2].cells[0]) == "consistent (p 0.76)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"steps": 5001}, "steps 5001 there, 601 here"),
+        ({"backbone": "resnet50"}, "backbone resnet50 there, small here"),
+        ({"pretrained": "IMAGENET1K_V1"}, "pretrained IMAGENET1K_V1 there, none here"),
+        ({"draws": 20}, "draws 20 there, 1 here"),
+        ({"selection": ["early_stopping"]}, "selection early_stopping there, last here"),
+        ({"hparams": {"variant": "official"}}, "variant official there, unknown here"),
+    ],
+)
+def test_what_is_not_comparable_says_why(sweep, tmp_path, facts, reason):
+    table = table_of(sweep, tmp_path, **facts)
+    assert printed(table.rows[2]) == ["not comparable", "-", "not comparable", "-"]
+    assert f"not comparable: {reason}" in table.published[0]
+
+
+def test_another_evaluation_interval_is_only_told(sweep, tmp_path):
+    table = table_of(sweep, tmp_path, checkpoint_freq=100)
+    assert "checkpoint_freq 100 there, 300 here" in table.published[0]
+    assert str(table.rows[2].cells[0]).startswith("consistent")
+
+
+def test_other_averaging_is_not_compared_at_all(sweep, tmp_path):
+    table = table_of(sweep, tmp_path, averaging="swad")
+    assert [row.label for row in table.rows] == ["ERM", "PCL, published (PCL, CVPR 2022)"]
+
+
+def test_an_incomplete_cell_has_no_verdict(sweep, tmp_path):
+    (sweep / spec(target="art").run_id() / "done").unlink()
+    table = table_of(sweep, tmp_path)
+    assert str(table.rows[2].cells[0]) == "no result"
+
+
+def test_one_trial_against_a_bare_number_is_not_tested(tmp_path):
+    for target in TARGETS:
+        write_simple(tmp_path / "runs", spec(target=target), 0.67)
+    table = table_of(tmp_path / "runs", tmp_path)
+    # 70.0 has an error: one more draw from its distribution
+    assert printed(table.rows[2])[0] == "+0.9, no test"
+    assert printed(table.rows[2])[2].startswith("lower")
+
+
+def test_the_average_is_tested_over_trials(sweep, tmp_path):
+    line = '"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,{},accuracy,66.0,\n'
+    (tmp_path / "more").mkdir()
+    text = PAPER.splitlines()[0] + "\n" + "".join(line.format(c) for c in (*TARGETS, "Avg"))
+    (tmp_path / "more" / "paper.csv").write_text(text)
+    (tmp_path / "more" / "protocols.json").write_text(json.dumps(PROTOCOL))
+    (table,) = build(load(sweep), RULES["last"])
+    published.add([table], tmp_path / "more")
+    assert printed(table.rows[2])[3] == "consistent (p 1)"
+
+
+def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
+    table = table_of(sweep, tmp_path, rule="oracle")
+    assert [row.label.split(",")[0] for row in table.rows if row.source] == ["PCL", "  ERM: verdict", "Cheat"]
+
+
+def test_no_published_numbers_is_told(sweep, tmp_path):
+    built = build(load(sweep), RULES["last"])
+    published.add(built, tmp_path / "missing")
+    assert "not available" in built[0].published[0]
+
+
+@pytest.mark.skipif(not published.FOLDER.is_dir(), reason="no results/published")
+def test_the_published_files_and_their_protocols():
+    protocols = json.loads((published.FOLDER / verdicts.FILE).read_text())
+    assert {path.stem for path in published.FOLDER.glob("*.csv")} == set(protocols)
+    known = {
+        *verdicts.FIELDS,
+        *verdicts.REMARKED,
+        "averaging",
+        "trials",
+        "spread",
+        "algorithm",
+        "hparams",
+        "datasets",
+    }
+    for stem, paper in protocols.items():
+        with open(published.FOLDER / f"{stem}.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        for line in lines:
+            assert line["paper"] and line["dataset"] and line["method"] and line["column"]
+            assert 0 <= float(line["value"]) <= 100
+            assert line["spread"] == "" or float(line["spread"]) >= 0
+        assert {line["paper"] for line in lines} == {paper["paper"]}
+        assert set(paper["methods"]) <= {line["method"] for line in lines}
+        assert set(paper["datasets"]) <= {line["dataset"] for line in lines}
+        told = [paper["facts"], *paper["datasets"].values(), *paper["methods"].values()]
+        assert all(set(facts) <= known for facts in told)
+        assert set(known) - set(paper["facts"]) <= {
+            "checkpoint_freq",
+            "selection",
+            "algorithm",
+            "hparams",
+            "datasets",
+        }
+        assert paper["facts"]["spread"] in (None, "deviation", *stats.SPREADS)
+
+
+def test_pcls_published_row_is_pcl_with_swad():
+    known = verdicts.protocol(published.FOLDER, "pcl", "PCL", "PACS", "pacs")
+    assert (known.algorithm, known.averaging, known.facts["steps"]) == ("PCL", "swad", 4801)
+    assert verdicts.protocol(published.FOLDER, "pcl", "SWAD", "PACS", "pacs").algorithm == "ERM"
+    assert verdicts.protocol(published.FOLDER, "pcl", "CORAL", "PACS", "pacs").facts["steps"] is None
+    left_out = verdicts.protocol(published.FOLDER, "domainbed", "IRM", "DomainNet", "leave_one_domain_out")
+    assert left_out.facts["selection"] == ["leave_one_domain_out"]
