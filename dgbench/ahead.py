@@ -1,5 +1,6 @@
 """Processes that prepare the tensors of coming steps while the model computes."""
 
+import multiprocessing
 from collections.abc import Callable
 
 import torch
@@ -15,11 +16,13 @@ class Ahead:
     """
 
     def __init__(self, produce: Callable[[int], Tensor], workers: int) -> None:
+        if multiprocessing.current_process().daemon:  # of a pool of runs: may not start others
+            workers = 0
         self.produce, self.workers = produce, workers
         self.next = -1
 
     def __call__(self, step: int) -> Tensor:
-        if self.next < 0:
+        if self.next < 0 and self.workers:
             self._start(step)
         if step != self.next:
             return self.produce(step)

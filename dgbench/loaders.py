@@ -5,6 +5,7 @@ with replacement, as DomainBed draws them. A view's parameters are one row of un
 depend on (seed, environment, step, row) alone, whatever the device and the number of workers.
 """
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,8 +166,16 @@ def gather(parts: Sequence[tuple[Pool, np.ndarray | slice]]) -> Tensor:
             np.take(images.transpose(0, 3, 1, 2), own, axis=0, out=target, mode="clip")  # no buffer between
         else:
             target[:] = images[own].transpose(0, 3, 1, 2)
+        _release(images)
         start += len(own)
     return torch.from_numpy(out).permute(0, 2, 3, 1)
+
+
+def _release(images: np.ndarray) -> None:
+    """Pages of a memory map that were read no longer count as this process's; the system keeps them."""
+    pages = getattr(images, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _labels(pool: Pool) -> np.ndarray:

@@ -25,7 +25,7 @@ class Machine:
     device: str = "auto"
     threads: int = 0  # of the CPU; 0: all. Sums differ in the last digits between numbers of threads
     cache: str = "disk"
-    data_workers: int = 0  # processes that prepare coming batches; 0: in line
+    data_workers: int = 0  # processes that prepare coming batches; 0, or in a pool of runs: in line
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS

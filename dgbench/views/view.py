@@ -31,10 +31,10 @@ class Normalize:
         offset = -torch.tensor(self.mean, dtype=torch.float64) * scale
         return offset.float().view(-1, 1, 1), scale.float().view(-1, 1, 1)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The normalised x, in place."""
+    def __call__(self, x: Tensor, white: float = 1.0) -> Tensor:
+        """The normalised x, in place; white: its highest level."""
         offset, scale = (term.to(x.device) for term in self._terms)
-        return x.mul_(scale).add_(offset)
+        return x.mul_(scale / white).add_(offset)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class View:
     """``view(images, uniforms, size, sizes, normalize)``; draws: columns of ``uniforms`` that it uses.
 
     plan: (uniforms, size, stored, sizes) -> parameters, where stored is the shape (H, W, C) of ``images``.
-    pixels: (images, plan, size) -> a new float32 (n, C, size, size) in [0, 1].
+    pixels: (images, plan, size) -> a new float32 (n, C, size, size) in [0, 1], or uint8.
     alike: plan -> (n,) numbers; images with the same number take the same steps, and are worked on together.
     """
 
@@ -77,7 +77,12 @@ class View:
             for chunk in parts:
                 rows = chunk if order is None else order[chunk]
                 x = self.pixels(images[rows], [value[rows] for value in plan], size)
-                if normalize is not None:
-                    x = normalize(x)
-                out[rows] = x
+                white = 255 if x.dtype == torch.uint8 else 1
+                x = out[chunk].copy_(x) if order is None else x.float()
+                if normalize:
+                    normalize(x, white)
+                elif white != 1:
+                    x.mul_(1 / white)
+                if order is not None:
+                    out[rows] = x
         return out
