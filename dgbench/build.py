@@ -98,12 +98,13 @@ def build(spec: RunSpec, machine: Machine) -> Built:
         split.labelled,
         batch_size=hp["batch_size"],
         seed=seed,
-        view=dataset.augmentation if hp["data_augmentation"] else "none",
+        view=dataset.views["train"] if hp["data_augmentation"] else "none",
         size=size,
         mean_std=networks.mean_and_std(problem.backbone) if dataset.input_shape is None else None,
         class_balanced=hp["class_balanced"],
         sampling=dataset.sampling,
         device=device,
+        workers=machine.data_workers,
     )
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
 

@@ -13,8 +13,9 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from . import bench, contract, flags, registry
+from . import contract, flags, registry
 from .algorithm import Algorithm
+from .bench.ratio import alternate
 from .contract import Broken, Method
 from .errors import exit_on_usage_error
 from .machine import Machine
@@ -44,7 +45,7 @@ def cost(method: Method) -> Row:
     erm = registry.find("algorithms", "ERM")
     ours, plain = contract.build(method), contract.build(erm)
     batch = contract.make_batch()
-    ratio = bench.alternate("update", lambda: ours.update(batch), lambda: plain.update(batch), turns=15)
+    ratio = alternate("update", lambda: ours.update(batch), lambda: plain.update(batch), turns=15)
     return "update / ERM's update", f"{ratio.ratio:.2f}", f"{ratio.ours:.2f} ms and {ratio.reference:.2f} ms"
 
 

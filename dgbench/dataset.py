@@ -58,8 +58,14 @@ class Dataset:
     """The domain that ``single_source`` validates on, where the data set has one."""
     sampling: ClassVar[str] = "replacement"
     """How batches are drawn, one of ``loaders.SAMPLINGS``."""
-    augmentation: ClassVar[str] = "none"
-    """Training view in ``transforms.py``, when the hyper-parameter data_augmentation is on."""
+    views: ClassVar[Mapping[str, str]] = {
+        "train": "none",
+        "weak": "weak_digits",
+        "strong": "strong_digits",
+        "two": "moco_digits",
+    }
+    """{purpose: name in ``views``}. "train": labelled images, where the hyper-parameter data_augmentation is
+    on. "weak", "strong": methods with pseudo-labels. "two": drawn twice, for instance discrimination."""
 
     def __init__(
         self,

@@ -16,15 +16,16 @@ from PIL import Image
 from . import progress
 from .errors import UsageError
 
-VERSION = 1
-"""Raised when decoded pixels change."""
+VERSION = 2
+"""Raised when decoded pixels or their order in memory change."""
 BLOCK = 256  # images in flight, so that memory stays small however large the data set
 T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
-    """images: uint8 (n, size, size, 3). sizes: int32 (n, 2), original width and height.
+    """images: uint8 (n, size, size, 3), in memory as planes (``planes``).
 
+    sizes: int32 (n, 2), original width and height.
     fingerprint: SHA-256 over the files' relative paths and contents.
     """
 
@@ -113,7 +114,7 @@ class ImageFiles:
 
     def to_memory(self) -> Decoded:
         """All images in memory."""
-        images = np.empty(self.shape, np.uint8)
+        images = planes(len(self.paths), self.size)
         return Decoded(images, *self.decode_to(images.__setitem__))
 
     def encoded(self) -> "Decoded":
@@ -138,10 +139,15 @@ class EncodedImages:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         rows = np.asarray(np.arange(len(self))[index])
-        out = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        out = planes(rows.size, self.files.size)
         for i, row in enumerate(rows.ravel()):
             out[i] = decode(self.files.paths[row], self.files.size).pixels
         return out.reshape(*rows.shape, *self.shape[1:])
+
+
+def planes(n: int, size: int) -> np.ndarray:
+    """An array (n, size, size, 3) for images whose colours lie in planes one after another."""
+    return np.empty((n, 3, size, size), np.uint8).transpose(0, 2, 3, 1)
 
 
 def parallel(function: Callable[[Path], T], paths: Sequence[Path], title: str) -> Iterator[T]:

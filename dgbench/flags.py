@@ -69,6 +69,9 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data_dir", type=Path, help="the folder that holds the data sets")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     group.add_argument("--cache", default="disk", choices=("none", "ram", "disk"), help="decoded images")
+    group.add_argument(
+        "--data_workers", type=int, default=0, help="processes of a run that prepare batches; 0: in line"
+    )
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
     group.add_argument("--log", default="none", choices=KINDS, help="also show records there while they come")

@@ -27,7 +27,12 @@ class FolderDataset(Dataset):
     """{domain: images} of the complete data set; another number on disk is a warning."""
     every_class: ClassVar[bool] = True
     """Whether every domain holds every class; a missing one is then an error."""
-    augmentation = "domainbed"
+    views: ClassVar[Mapping[str, str]] = {
+        "train": "domainbed",
+        "weak": "weak",
+        "strong": "strong",
+        "two": "moco",
+    }
 
     @classmethod
     def root(cls, data_dir: Path | None) -> Path:

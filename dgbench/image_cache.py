@@ -63,7 +63,7 @@ def _open(entry: Path, mmap: bool) -> Decoded | None:
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         images = np.load(entry / "images.npy", mmap_mode="r" if mmap else None)
-        return Decoded(images, np.load(entry / "sizes.npy"), meta["fingerprint"])
+        return Decoded(images.transpose(0, 2, 3, 1), np.load(entry / "sizes.npy"), meta["fingerprint"])
     except (OSError, ValueError, KeyError, EOFError):  # absent, or damaged: decoded again
         return None
 
@@ -90,10 +90,13 @@ def _build(files: ImageFiles, entry: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        header = {"descr": "|u1", "fortran_order": False, "shape": files.shape}
+        n, height, width, channels = files.shape
+        header = {"descr": "|u1", "fortran_order": False, "shape": (n, channels, height, width)}
         with open(aside / "images.npy", "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            sizes, fingerprint = files.decode_to(lambda _, pixels: file.write(pixels.tobytes()))
+            sizes, fingerprint = files.decode_to(
+                lambda _, pixels: file.write(pixels.transpose(2, 0, 1).tobytes())
+            )
             file.flush()
             os.fsync(file.fileno())
         np.save(aside / "sizes.npy", sizes)

@@ -4,23 +4,27 @@ Domain i of step t draws from its own generator, seeded by (seed, stream, enviro
 with replacement, as DomainBed draws them, or in epochs: batch t is the rows t*B to (t+1)*B of an endless
 sequence of permutations of the pool, each drawn from (seed, stream, environment, epoch). A view's
 parameters are one row of uniforms per image, so they depend on (seed, environment, step, row) alone,
-whatever the device.
+whatever the device and the number of workers.
 """
 
+import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .ahead import Ahead
 from .algorithm import Batch
 from .tasks import Pool, Split
-from .transforms import VIEWS, normalize
+from .views import VIEWS, Normalize, View
 
 ROWS, AUGMENT, EPOCHS = range(3)  # streams of random numbers
 SAMPLINGS = ("replacement", "epochs")
-EVALUATION_PIXELS = {"cpu": 2**17, "cuda": 2**22}  # of one batch; large ones leave a processor's cache
+EVALUATION_PIXELS = {"cpu": 2**18, "cuda": 2**22}
+"""Pixels of one evaluation batch; larger ones leave a processor's cache, and need more memory."""
 
 
 class Loader:
@@ -36,32 +40,32 @@ class Loader:
         mean_std: tuple[Sequence[float], Sequence[float]] | None,
         class_balanced: bool,
         device: torch.device,
+        workers: int = 0,
         sampling: str = "replacement",
     ) -> None:
         """size: pixels of a view's side. mean_std: per channel, after scaling to [0, 1]; None leaves it.
 
         class_balanced: classes equally likely, always with replacement. sampling: one of ``SAMPLINGS``.
+        workers: processes that prepare coming batches on the CPU; 0: in line.
         """
-        self.pools, self.batch_size, self.seed = pools, batch_size, seed
-        self.view, self.size, self.mean_std, self.device = VIEWS[view], size, mean_std, device
-        self.cumulative = [_class_weights(pool) if class_balanced else None for pool in pools]
-        self.sampling = sampling
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # domain -> its last (epoch, permutation)
+        self.device = device
+        self.size, self.normalize = size, None if mean_std is None else Normalize(*mean_std)
+        self.stream = Stream(
+            pools, batch_size, seed, VIEWS[view], size, self.normalize, class_balanced, device, sampling
+        )
+        self.prepared = Ahead(self.stream.prepared, workers) if workers else self.stream.prepared
         self.domain_of_row = torch.arange(len(pools), device=device).repeat_interleave(batch_size)
 
     def batch(self, step: int) -> Batch:
         """The batch of an update; N = D * B rows, domain-major."""
-        rows = [self._rows(i, step) for i in range(len(self.pools))]
-        images = np.concatenate(
-            [p.domain.images[p.indices[r]] for p, r in zip(self.pools, rows, strict=True)]
-        )
-        labels = np.concatenate([_labels(p)[r] for p, r in zip(self.pools, rows, strict=True)])
+        rows, pools = self.stream.rows(step), self.stream.pools
+        labels = np.concatenate([_labels(p)[r] for p, r in zip(pools, rows, strict=True)])
         return Batch(
-            x=self._images(images, step, rows),
+            x=self.stream.on_device(self.prepared(step), step, rows),
             y=torch.from_numpy(labels).to(self.device),
             d=self.domain_of_row,
             idx=torch.from_numpy(np.concatenate(rows)).to(self.device),
-            num_domains=len(self.pools),
+            num_domains=len(pools),
         )
 
     def evaluation(self, pool: Pool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -79,15 +83,41 @@ class Loader:
         count = max(16, count - count % 64)
         for start in range(0, len(pool), count):
             rows = pool.indices[start : start + count]
-            images = torch.from_numpy(pool.domain.images[rows]).to(self.device)
-            yield self._normalized(VIEWS["none"](images, torch.empty(len(rows), 0), self.size, None))
+            images = gather([(pool, slice(start, start + count))]).to(self.device)
+            yield VIEWS["none"](images, torch.empty(len(rows), 0), self.size, None, self.normalize)
 
     def epoch_pools(self, split: Split) -> list["EpochPool"]:
         """What ``Algorithm.begin_epoch`` may look at: the training images, without labels."""
         return [EpochPool(self, pool) for pool in (*split.labelled, *split.unlabelled)]
 
+
+@dataclass(frozen=True)
+class Stream:
+    """What each step draws from some pools: a pure function of the step, also in another process."""
+
+    pools: Sequence[Pool]
+    batch_size: int
+    seed: int
+    view: View
+    size: int
+    normalize: Normalize | None
+    class_balanced: bool
+    device: torch.device
+    sampling: str = "replacement"
+    _orders: dict[int, tuple[int, np.ndarray]] = field(
+        default_factory=dict
+    )  # pool -> its last (epoch, order)
+
+    @cached_property
+    def _cumulative(self) -> list[np.ndarray | None]:
+        return [_class_weights(pool) if self.class_balanced else None for pool in self.pools]
+
+    def rows(self, step: int) -> list[np.ndarray]:
+        """Indices (B,) in each pool."""
+        return [self._rows(i, step) for i in range(len(self.pools))]
+
     def _rows(self, i: int, step: int) -> np.ndarray:
-        cumulative = self.cumulative[i]
+        cumulative = self._cumulative[i]
         if self.sampling == "epochs" and cumulative is None:
             return self._rows_of_epochs(i, step)
         draw = self._generator(ROWS, i, step)
@@ -108,7 +138,19 @@ class Loader:
             self._orders[i] = (epoch, order)
         return order
 
-    def _images(self, images: np.ndarray, step: int, rows: Sequence[np.ndarray]) -> Tensor:
+    def prepared(self, step: int) -> Tensor:
+        """What the CPU does: the images (N, C, H, W) in the view, or those that another device puts in it."""
+        rows = self.rows(step)
+        images = gather(list(zip(self.pools, rows, strict=True)))
+        return self._viewed(images, step, rows) if self.device.type == "cpu" else images
+
+    def on_device(self, prepared: Tensor, step: int, rows: Sequence[np.ndarray]) -> Tensor:
+        """The images (N, C, H, W) in the view, on the device, from what ``prepared`` gave."""
+        if self.device.type == "cpu":
+            return prepared
+        return self._viewed(prepared.to(self.device, non_blocking=True), step, rows)
+
+    def _viewed(self, images: Tensor, step: int, rows: Sequence[np.ndarray]) -> Tensor:
         uniforms = [
             self._generator(AUGMENT, i, step).random((len(r), self.view.draws)) for i, r in enumerate(rows)
         ]
@@ -117,13 +159,7 @@ class Loader:
             sizes = torch.from_numpy(
                 np.concatenate([_sizes(p)[r] for p, r in zip(self.pools, rows, strict=True)])
             )
-        on_device = torch.from_numpy(images).to(self.device, non_blocking=True)
-        return self._normalized(
-            self.view(on_device, torch.from_numpy(np.concatenate(uniforms)), self.size, sizes)
-        )
-
-    def _normalized(self, x: Tensor) -> Tensor:
-        return x if self.mean_std is None else normalize(x, *self.mean_std)
+        return self.view(images, torch.from_numpy(np.concatenate(uniforms)), self.size, sizes, self.normalize)
 
     def _generator(self, stream: int, i: int, step: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, stream, self.pools[i].env, step))
@@ -141,6 +177,30 @@ class EpochPool:
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.loader.images(self.pool)
+
+
+def gather(parts: Sequence[tuple[Pool, np.ndarray | slice]]) -> Tensor:
+    """The chosen images of each pool, one part after another: uint8 (N, H, W, C), in memory as planes."""
+    rows = [pool.indices[chosen] for pool, chosen in parts]
+    height, width, channels = parts[0][0].domain.images.shape[1:]
+    out = np.empty((sum(map(len, rows)), channels, height, width), np.uint8)
+    start = 0
+    for (pool, _), own in zip(parts, rows, strict=True):
+        images, target = pool.domain.images, out[start : start + len(own)]
+        if isinstance(images, np.ndarray) and images.transpose(0, 3, 1, 2).flags.c_contiguous:
+            np.take(images.transpose(0, 3, 1, 2), own, axis=0, out=target, mode="clip")  # no buffer between
+        else:
+            target[:] = images[own].transpose(0, 3, 1, 2)
+        _release(images)
+        start += len(own)
+    return torch.from_numpy(out).permute(0, 2, 3, 1)
+
+
+def _release(images: np.ndarray) -> None:
+    """Pages of a memory map that were read no longer count as this process's; the system keeps them."""
+    pages = getattr(images, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _labels(pool: Pool) -> np.ndarray:

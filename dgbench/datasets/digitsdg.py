@@ -1,5 +1,6 @@
 """Digits-DG (Zhou et al., ECCV 2020, Learning to Generate Novel Domains, arXiv 2007.03304)."""
 
+from ..dataset import Dataset
 from ..folders import FolderDataset
 
 
@@ -12,4 +13,4 @@ class DigitsDG(FolderDataset):
     num_classes = 10
     counts = {"mnist": 6000, "mnist_m": 6000, "svhn": 6000, "syn": 6000}
     image_size = 32
-    augmentation = "none"
+    views = Dataset.views

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import UsageError, unknown
-from ..transforms import IMAGENET_MEAN, IMAGENET_STD
+from ..views import IMAGENET_MEAN, IMAGENET_STD
 from .layers import Featurizer
 from .small import SMALL
 

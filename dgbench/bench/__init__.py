@@ -1,0 +1,1 @@
+"""The cost of the harness, as ratios: ``make bench``. One file per group of figures."""

@@ -1,0 +1,103 @@
+"""Images per second, against torchvision's per-image transforms in a DataLoader, as DomainBed uses them."""
+
+from collections.abc import Callable, Iterator
+from itertools import count, cycle, islice
+from typing import Any
+
+import torch
+import torchvision.transforms as T
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from ..datasets.pacs import PACS
+from ..loaders import Loader
+from ..machine import Machine, prepare
+from ..tasks import Pool
+from ..views import IMAGENET_MEAN, IMAGENET_STD
+from .images import data_dir
+from .ratio import Ratio, milliseconds, paired
+
+DOMAIN, SIZE, BATCH, WORKERS = "photo", 224, 32, 2
+IMAGES = 480  # of one turn
+TRAINING = T.Compose(
+    [
+        T.RandomResizedCrop(SIZE, scale=(0.7, 1.0)),
+        T.RandomHorizontalFlip(),
+        T.ColorJitter(0.3, 0.3, 0.3, 0.3),
+        T.RandomGrayscale(),
+        T.ToTensor(),
+        T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ]
+)
+EVALUATION = T.Compose([T.Resize((SIZE, SIZE)), T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+
+def views(turns: int) -> list[Ratio]:
+    """The training view at 224 px, from a warm cache: in line (one core), and by as many workers."""
+    theirs = rate(_theirs(TRAINING))
+    ratios = []
+    for workers, text in ((0, "in line"), (WORKERS, f"{WORKERS} workers")):
+        ours = rate(_ours(workers))
+        name = f"images/s, training view, {text} / torchvision, {WORKERS} workers"
+        ratios.append(paired(name, ours, theirs, turns, "images/s"))
+    return ratios
+
+
+def evaluation(turns: int) -> list[Ratio]:
+    """Evaluation reading at 224 px, from a warm cache, in line."""
+    loader, pool = _loader(0)
+    ours, theirs = rate(cycle_of(lambda: loader.images(pool))), rate(_theirs(EVALUATION))
+    name = f"images/s, evaluation reading, in line / torchvision, {WORKERS} workers"
+    return [paired(name, ours, theirs, turns, "images/s")]
+
+
+def rate(batches: Iterator[torch.Tensor]) -> Callable[[], float]:
+    """A function that measures images per second over ``IMAGES`` images, after those prepared in advance."""
+
+    def measure() -> float:
+        for _ in islice(batches, 2 * WORKERS):
+            pass
+        seen = 0
+
+        def read() -> None:
+            nonlocal seen
+            while seen < IMAGES:
+                seen += len(next(batches))
+
+        return milliseconds(read) ** -1 * 1000 * seen
+
+    return measure
+
+
+def cycle_of(start: Callable[[], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
+    """One pass after another."""
+    while True:
+        yield from start()
+
+
+def _ours(workers: int) -> Iterator[torch.Tensor]:
+    loader, _ = _loader(workers)
+    return (loader.batch(step).x for step in count())
+
+
+def _loader(workers: int) -> tuple[Loader, Pool]:
+    device = prepare(Machine(device="cpu"))
+    (domain,) = PACS(data_dir(), image_size=SIZE).load([DOMAIN])
+    pool = Pool(domain, 0, torch.randperm(len(domain)).numpy(), domain.labels)
+    mean_std = (IMAGENET_MEAN, IMAGENET_STD)
+    return Loader([pool], BATCH, 0, "domainbed", SIZE, mean_std, False, device, workers), pool
+
+
+def _theirs(transform: Callable[[Any], Any]) -> Iterator[torch.Tensor]:
+    images = ImageFolder(str(PACS.root(data_dir()) / DOMAIN), transform)
+    order = cycle(torch.randperm(len(images)).tolist())
+    loader = DataLoader(images, BATCH, sampler=_Endless(order), num_workers=WORKERS, drop_last=True)
+    return (x for x, _ in loader)
+
+
+class _Endless(torch.utils.data.Sampler[int]):
+    def __init__(self, order: Iterator[int]) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return self.order

@@ -1,0 +1,35 @@
+"""The real PACS images where they are, else drawn ones; in a cache of decoded images."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..datasets.pacs import PACS
+from ..folders import subfolders
+
+DRAWN = 60  # per class and domain, where there are no real images
+
+
+def data_dir() -> Path:
+    """The folder that holds PACS: $DGBENCH_DATA, or the one beside the repository, or drawn images."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    path = Path(os.environ.get("DGBENCH_DATA") or beside)
+    return path if subfolders(path / "PACS") else _drawn()
+
+
+def _drawn() -> Path:
+    """PACS's folders, with smooth images of 227 x 227 pixels; in a folder for temporary files."""
+    root = Path(tempfile.gettempdir()) / "dgbench-bench"
+    r = np.random.default_rng(0)
+    for domain in PACS.domains:
+        for label in range(PACS.num_classes):
+            folder = root / "PACS" / domain / f"class {label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(DRAWN):
+                if not (folder / f"{i}.jpg").exists():
+                    pixels = Image.fromarray(r.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+                    pixels.resize((227, 227), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg")
+    return root

@@ -1,0 +1,83 @@
+"""Start and memory of a run on PACS, each in a process of its own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from .images import data_dir
+from .ratio import Ratio, paired
+
+RUN = "--dataset PACS --algorithm ERM --test_envs sketch --backbone resnet18 --pretrained none --steps 3"
+
+IMPORTS = """
+import sys, time
+import dgbench.train, torchvision
+print((time.time() - float(sys.argv[1])) * 1000)
+"""
+
+FIRST_UPDATE = """
+import sys, time, tempfile
+from dgbench import train
+update = train.update
+def first(*args):
+    update(*args)
+    print((time.time() - float(sys.argv[1])) * 1000, flush=True)
+    raise KeyboardInterrupt
+train.update = first
+try:
+    train.main([*sys.argv[2:], "--output_dir", tempfile.mkdtemp() + "/run"])
+except KeyboardInterrupt:
+    pass
+"""
+
+WHOLE_RUN = """
+import sys, tempfile, contextlib, io, torch
+from dgbench import train
+from dgbench.machine import peak_memory_gb
+with contextlib.redirect_stdout(io.StringIO()):
+    train.main([*sys.argv[2:], "--output_dir", tempfile.mkdtemp() + "/run"])
+print(peak_memory_gb(torch.device("cpu")) * 1024)
+"""
+
+MODEL_ALONE = """
+import sys, torch
+import dgbench.train
+from dgbench import hparams, registry
+from dgbench.algorithm import Batch, Problem
+from dgbench.machine import Machine, peak_memory_gb, prepare
+prepare(Machine(device="cpu"))
+erm = registry.find("algorithms", "ERM")
+hp = hparams.resolve(erm, registry.find("datasets", "PACS"), {})
+model = erm(Problem((3, 224, 224), 7, 3, 3, 1, backbone="resnet18"), hp).to(memory_format=torch.channels_last)
+x, y = torch.randn(96, 3, 224, 224), torch.randint(7, (96,))
+for step in range(3):
+    model.update(Batch(x, y, y, y, 3))
+print(peak_memory_gb(torch.device("cpu")) * 1024)
+"""
+
+
+def start(turns: int) -> list[Ratio]:
+    """From the start of a process to the end of the first update, beside its imports; warm cache."""
+    flags = [*RUN.split(), "--data_dir", str(data_dir())]
+    _process(FIRST_UPDATE, flags)()
+    name = "start to first update / imports, PACS, ResNet-18, 3 x 32, 224 px"
+    return [paired(name, _process(FIRST_UPDATE, flags), _process(IMPORTS), min(turns, 5))]
+
+
+def memory(turns: int) -> list[Ratio]:
+    """Most memory of a run with evaluations, beside that of three updates of its model alone."""
+    flags = [*RUN.split(), "--data_dir", str(data_dir()), "--cache", "disk"]
+    name = "memory of a run / of its model, PACS, ResNet-18, 3 x 32, 224 px"
+    return [paired(name, _process(WHOLE_RUN, flags), _process(MODEL_ALONE), 1, "MiB")]
+
+
+def _process(script: str, flags: list[str] | None = None) -> Callable[[], float]:
+    """The last number that the script prints."""
+
+    def measure() -> float:
+        command = [sys.executable, "-c", script, str(time.time()), *(flags or [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout.split()[-1])
+
+    return measure
