@@ -13,10 +13,11 @@ from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .ratio import Ratio
 from .start import memory, start
-from .step import step
+from .step import epoch, step
 
 BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "step": step,
+    "epoch": epoch,
     "views": views,
     "evaluation": evaluation,
     "start": start,
