@@ -126,8 +126,8 @@ def test_done_runs_are_skipped_and_a_failure_neither_stops_nor_hides(
 def test_pool_and_serial_give_the_same_records(tmp_path: Path) -> None:
     """The same, though the pool's parent is killed once and one of its workers is, too."""
     serial, pooled = tmp_path / "serial", tmp_path / "pool"
-    assert sweep.main(flags(serial, "--steps", "40", "--checkpoint_freq", "10")) == 0
-    extra = ("--steps", "40", "--checkpoint_freq", "10", "--launcher", "pool", "--workers", "2")
+    assert sweep.main(flags(serial, "--steps", "200", "--checkpoint_freq", "50")) == 0
+    extra = ("--steps", "200", "--checkpoint_freq", "50", "--launcher", "pool", "--workers", "2")
     command = [sys.executable, "-m", "dgbench.sweep", *flags(pooled, *extra)]
 
     parent = subprocess.Popen(command, start_new_session=True)
@@ -136,17 +136,19 @@ def test_pool_and_serial_give_the_same_records(tmp_path: Path) -> None:
     parent.wait()
 
     parent = subprocess.Popen(command, start_new_session=True)
-    _wait_for(lambda: any(state == "running" for state in _states(pooled)))
-    worker = subprocess.run(
-        ["pgrep", "-P", str(parent.pid), "-f", "spawn_main"], capture_output=True, text=True
-    )
-    os.kill(int(worker.stdout.split()[0]), signal.SIGKILL)
+    _wait_for(lambda: "running" in _states(pooled) and _workers(parent.pid))
+    os.kill(_workers(parent.pid)[0], signal.SIGKILL)
     assert parent.wait(120) == 1
     assert sorted(_states(pooled)) == ["done"] * 5 + ["failed"]
 
     retry = [sys.executable, "-m", "dgbench.sweep", "retry", *flags(pooled, *extra)[1:]]
     assert subprocess.run(retry).returncode == 0
     assert results(pooled) == results(serial)
+
+
+def _workers(parent: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "spawn_main"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def _states(folder: Path) -> list[str]:
