@@ -83,6 +83,9 @@ class Algorithm(nn.Module):
     never train, "unread": pattern of hyper-parameters that it declares and ignores, "batch": why evaluation
     depends on the batch}."""
 
+    warnings: Sequence[str] = ()
+    """What a user of this instance should know, one line each, for the run's log."""
+
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()
         self.problem, self.hp = problem, hp
@@ -92,6 +95,11 @@ class Algorithm(nn.Module):
             self.featurizer.n_outputs, problem.num_classes, hp["nonlinear_classifier"]
         )
         self._optims: list[torch.optim.Optimizer] | None = None
+
+    @classmethod
+    def specialised(cls, chosen: Mapping[str, Any]) -> "type[Algorithm]":
+        """The class for these chosen hyper-parameters: a method on top of another one is composed with it."""
+        return cls
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, F)."""

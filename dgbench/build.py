@@ -51,6 +51,7 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     """The method and its hyper-parameters; ``UsageError`` if the task cannot give what the method needs."""
     method = registry.find("algorithms", spec.algorithm)
     assert issubclass(method, Algorithm)
+    method = method.specialised(spec.hparams)
     for need in method.needs:
         if need not in tasks.GIVES[spec.task]:
             able = [task for task, gives in tasks.GIVES.items() if need in gives]

@@ -75,7 +75,7 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: st
     state = State(algorithm, averagers, meter := Meter())
     first = state.load(folder, run.device)
     records.truncate(folder / "results.jsonl", first)
-    for warning in run.dataset.warnings:
+    for warning in (*run.dataset.warnings, *algorithm.warnings):
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
