@@ -125,6 +125,10 @@ class Algorithm(nn.Module):
         """What evaluation reads: (N, C, H, W) -> logits (N, num_classes); of retrieval, embeddings (N, F)."""
         return self.classifier(self.features(x))
 
+    def pseudo_labels(self, logits: Tensor) -> Tensor:
+        """What images with these logits (N, C) would be taken for: (N,)."""
+        return logits.argmax(1)
+
     def keep(self, logits: Tensor) -> Tensor | None:
         """Which unlabelled images (N,) would be trained on, given logits (N, C); None: no pseudo-labels.
 

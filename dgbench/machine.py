@@ -29,6 +29,9 @@ class Machine:
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS
+    label_split: Path | None = (
+        None  # where the file is whose content the spec names, or a folder of such files
+    )
 
 
 def prepare(machine: Machine) -> torch.device:

@@ -122,7 +122,7 @@ class FixMatch(Algorithm):
 
     def targets(self, seen: Seen) -> Targets:
         """From the weak logits; methods with a running threshold also update it here."""
-        return Targets(seen.weak.argmax(1), self.keep(seen.weak))
+        return Targets(self.pseudo_labels(seen.weak), self.keep(seen.weak))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Which rows would be trained on, (M, C) logits of weak views -> (M,) bool; changes no state."""
