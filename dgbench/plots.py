@@ -1,7 +1,9 @@
-"""Pictures of a trained run: ``python -m dgbench.plots latent RUN``.
+"""Pictures of a run: ``python -m dgbench.plots latent RUN``.
 
 latent: the latent space in two dimensions (t-SNE), a picture for each part that the run is evaluated on.
-Colour = class; circle = classified right, cross = wrong. Written as PNG and SVG.
+Colour = class; circle = classified right, cross = wrong.
+pseudo: accuracy and keep rate of the pseudo-labels over the updates, a curve for each source domain.
+Written as PNG and SVG.
 """
 
 import json
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import flags, registry
+from . import flags, pseudo_curves, registry
 from .build import Built, build
 from .errors import UsageError, exit_on_usage_error, unknown
 from .machine import Machine
@@ -134,7 +136,7 @@ def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = flags.Parser(prog="python -m dgbench.plots", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("picture", choices=("latent",))
+    parser.add_argument("picture", choices=("latent", "pseudo"))
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--parts", nargs="*", default=[], help="e.g. test/all; default: every evaluated part")
     parser.add_argument("--layer", choices=LAYERS, default="features", help="maps: the last feature map")
@@ -151,8 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in machine.plugin:
         registry.load_plugin(path)
     for folder in args.runs:
-        run = load(folder, machine, args.weights)
         to = folder if args.output_dir is None else args.output_dir / folder.resolve().name
+        if args.picture == "pseudo":
+            figure = pseudo_curves.draw(pseudo_curves.read(folder), folder.resolve().name)
+            print(*save(figure, to / "pseudo"), sep="\n")
+            continue
+        run = load(folder, machine, args.weights)
         for path in pictures(run, to, args.parts, args):
             print(path)
     return 0
