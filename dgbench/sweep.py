@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .status import states
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 COMMANDS = ("launch", "retry", "status", "cancel", "logs")
-LAUNCHERS = ("serial", "pool", "slurm")
+LAUNCHERS = ("serial", "pool")
 PER_RUN = ("dataset", "algorithm", "test_envs", "source_envs", "trial_seed", "hparams_seed")
 
 
@@ -206,7 +206,8 @@ def _launch(args: Any, runs: Sequence[RunSpec]) -> int:
     wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
     todo = [spec for spec in runs if state[spec.run_id()] in wanted and spec.run_id() not in elsewhere]
     try:
-        code = _execute(args, runs, todo) if todo else 0
+        if todo:
+            _execute(args, runs, todo)
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on with {folder}")
         return 130
@@ -215,24 +216,26 @@ def _launch(args: Any, runs: Sequence[RunSpec]) -> int:
     print(f"{len(todo)} runs in {status.duration(time.perf_counter() - started)}; {folder}")
     if "failed" in state.values():
         print("run the same command with `retry` in place of `launch` to try the failed ones again")
-    return code or int(any(is_ != "done" for is_ in state.values()))
+    return int(any(is_ != "done" for is_ in state.values()))
 
 
-def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> int:
+def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
     from . import launch, pool  # import torch
 
     launch.check(todo)
     machine, folder = launch.machine_from(args), args.output_dir
-    try:
-        plan(folder, runs)
-        for spec in todo:
-            (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
-        with launches.local(folder, args.launcher, [spec.run_id() for spec in todo]), _interruptible():
-            how = launch.serial if args.launcher == "serial" else pool.pool
+    how = launch.serial if args.launcher == "serial" else pool.pool
+    with ExitStack() as launched:
+        try:
+            plan(folder, runs)
+            for spec in todo:
+                (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
+            launched.enter_context(launches.local(folder, args.launcher, [spec.run_id() for spec in todo]))
+        except OSError as error:
+            told = f"cannot write in {folder} ({error.strerror}); give another --output_dir"
+            raise UsageError(told) from None
+        with _interruptible():
             how(todo, folder, machine, _workers(args))
-    except OSError as error:
-        raise UsageError(f"cannot write in {folder} ({error.strerror}); give another --output_dir") from None
-    return 0
 
 
 def _workers(args: Any) -> int:

@@ -131,5 +131,5 @@ def test_bad_names_of_runs_and_nothing_to_show(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """Root may write anywhere: a file stands where the folder should be."""
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot write in .*give another --output_dir"):
+    with pytest.raises(UsageError, match=r"cannot write in .*give another --output_dir"):
         sweep.main(command("launch", tmp_path / "file" / "out", "--launcher", "serial")[3:])
