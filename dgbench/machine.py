@@ -29,9 +29,8 @@ class Machine:
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS
-    label_split: Path | None = (
-        None  # where the file is whose content the spec names, or a folder of such files
-    )
+    checkpoint_every_min: float = 10.0  # between evaluations; 0: at evaluations only
+    label_split: Path | None = None  # the file that the spec names by its content, or a folder of them
 
 
 def prepare(machine: Machine) -> torch.device:

@@ -39,6 +39,10 @@ class Pool:
         """The images at ``rows`` of this pool."""
         return replace(self, indices=self.indices[rows], labels=_some(self.labels, rows))
 
+    def sample(self, count: int) -> "Pool":
+        """At most ``count`` images, always the same random ones."""
+        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:count]))
+
 
 @dataclass(frozen=True)
 class Split:
