@@ -77,7 +77,7 @@ def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bo
     state = State(algorithm, averagers, meter := Meter())
     first = state.load(folder, run.device, lambda told: _log(folder, told))
     records.truncate(folder / "results.jsonl", first)
-    for warning in run.dataset.warnings:
+    for warning in (*run.dataset.warnings, *algorithm.warnings):
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
