@@ -1,8 +1,8 @@
 """CDAN: Conditional Adversarial Domain Adaptation (Long et al., NeurIPS 2018).
 
-arXiv 1705.10667, equations 3, 5, 6 and 8.
-Objective as coded: DANN_UDA's, with the discriminator on h = p (x) z (C F,), p = softmax(classifier(z)) without
-a gradient, or for randomised_dim R > 0 on h = (R_z z) * (R_p p) / sqrt(R) with fixed normal R_z, R_p:
+arXiv 1705.10667, section 3.
+Objective as coded: DANN_UDA's, with the discriminator on h = p (x) z (C F,), where p = softmax(classifier(z))
+without a gradient, or for randomised_dim R > 0 on h = (R_z z) * (R_p p) / sqrt(R) with fixed normal R_z, R_p:
 
     L = 1/N sum_i CE(classifier(z_i), y_i) + trade_off * 1/(N + M) sum_j w_j BCE(D(R(h_j)), j is source)
 

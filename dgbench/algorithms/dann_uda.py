@@ -1,4 +1,4 @@
-"""DANN_UDA: Domain-Adversarial Training of Neural Networks (Ganin et al., JMLR 2016), for adaptation.
+"""DANN_UDA: Domain-Adversarial Training of Neural Networks, adapting (Ganin et al., JMLR 2016).
 
 arXiv 1505.07818, equation 9.
 Objective as coded, source rows x (N), target rows u (M) in one forward pass, z = bottleneck(featurizer(.))

@@ -1,6 +1,6 @@
 """MCC: Minimum Class Confusion for Versatile Domain Adaptation (Jin et al., ECCV 2020).
 
-arXiv 1912.03699, equations 2 to 6.
+arXiv 1912.03699, section 3.
 Objective as coded, source rows x (N), target rows u (M) in one forward pass, target logits o (M, C):
 
     L = 1/N sum_i CE(source logits_i, y_i) + trade_off * 1/C sum_{k != l} G_kl

@@ -1,6 +1,6 @@
 """MDD: Bridging Theory and Algorithm for Domain Adaptation (Zhang et al., ICML 2019).
 
-arXiv 1904.05801, equations 28 to 30.
+arXiv 1904.05801, section 5.
 Objective as coded, source rows x (N), target rows u (M) in one forward pass, z the features (N + M, F),
 o = classifier(z), c = argmax o, R the gradient reversal, q = softmax(adversary(R(z))):
 

@@ -49,12 +49,12 @@ def domain_loss(logits: Tensor, num_source: int, weights: Tensor | None = None) 
 
 
 def multilinear_map(z: Tensor, p: Tensor) -> Tensor:
-    """Features z (N, F) and probabilities p (N, C) -> (N, C F), p_c z_f at c F + f (CDAN, equation 5)."""
+    """Features z (N, F) and probabilities p (N, C) -> (N, C F), p_c z_f at c F + f (CDAN)."""
     return (p[:, :, None] * z[:, None]).flatten(1)
 
 
 def random_map(z: Tensor, p: Tensor, of_z: Tensor, of_p: Tensor) -> Tensor:
-    """(z R_z) * (p R_p) / sqrt(R), the map for wide features: (F, R), (C, R) -> (N, R) (CDAN, equation 6)."""
+    """(z R_z) * (p R_p) / sqrt(R), the map for wide features: (F, R), (C, R) -> (N, R) (CDAN)."""
     return (z @ of_z) * (p @ of_p) / math.sqrt(of_z.shape[1])
 
 

@@ -54,7 +54,7 @@ class ClassBank(nn.Module):
     """The last M batch centroids of each class: centroids (C, M, d).
 
     A class's first centroid fills all its places, so that nothing is averaged with zeros; a class without
-    rows has zeros. Source: SePiCo, BankCL, equation 4 and section 3.3; M is 200 there.
+    rows has zeros. Source: SePiCo, BankCL, with M = 200.
     """
 
     centroids: Tensor

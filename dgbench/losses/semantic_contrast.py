@@ -21,7 +21,7 @@ def class_contrast(
     """Loss of each query (N,): log sum_k exp(q.mu_k / t + q^T S_k q / (2 t^2)) - q.mu_y / t.
 
     ProtoCL without a covariance: the cross-entropy of q.mu_k / t. DistCL with one: a bound on the contrast
-    with infinitely many samples of Gaussian classes (SePiCo, equations 6 and 11).
+    with infinitely many samples of Gaussian classes.
     """
     similarity = q @ mean.T / temperature  # (N, K)
     logits = similarity
@@ -43,7 +43,7 @@ def bank_contrast(q: Tensor, y: Tensor, bank: Tensor, temperature: float = 0.1) 
 
         -log( exp(s_ym) / (exp(s_ym) + sum_{k != y} exp(mean_m s_km)) ),   s_km = q . bank_km / t
 
-    bank: (K, M, d), M centroids of each class. Source: SePiCo, contrastive_loss.py; equation 4 of the paper
+    bank: (K, M, d), M centroids of each class. Source: SePiCo, contrastive_loss.py; the paper
     has the mean of the exponentials.
     """
     s = torch.einsum("nd,kmd->nkm", q, bank) / temperature
