@@ -5,7 +5,7 @@ Objective as coded, source rows x (N), weak and strong views u, u2 of target row
 teacher, each featurizer, classifier g and projection head h; q = h(z) / |h(z)|; pseudo-label c_j and
 confidence p_j by the teacher on u_j, k_j = [p_j > threshold]; K classes:
 
-    L = 1/N sum_i CE(g(z_i), y_i) + ssl_weight * 1/M sum_j k_j CE(g(z(u2_j)), c_j)
+    L = 1/N sum_i CE(g(z_i), y_i) + unlabelled_weight * 1/M sum_j k_j CE(g(z(u2_j)), c_j)
         + cl_weight * (sum_i l(q_i, y_i) + sum_j k_j l(q(u2_j), c_j)) / (N + sum_j k_j)
         + reg_weight * 1/2 (r(mean_i q_i) + r(mean_j q(u2_j)))
     l(q, y) = log sum_k exp(q.mu_k / t + q^T S_k q / (2 t^2)) - q.mu_y / t,    t = temperature
@@ -15,7 +15,7 @@ mu_k, S_k: mean and covariance of the teacher's q on the source rows of class k 
 batch before they are used, without a gradient. contrast: "dist_diag" has the diagonal of S_k, "dist_full" all
 of it, "proto" none (ProtoCL), "bank" instead the last 200 batch centroids of a class (BankCL). The last two
 terms begin after the share warmup of all updates. The teacher moves before each update, by
-alpha_t = min(1 - 1 / (t + 1), ema). A weight of 0 takes its term away; with all three 0, source only.
+alpha_t = min(1 - 1 / (t + 1), teacher_rate). A weight of 0 takes its term away; three of them, source only.
 Source: the paper; where it says nothing, SePiCo's code (arXiv 2204.08808), on which the paper builds.
 Differs from the paper, or was left open there:
 - The target term is cross-entropy in one place, a squared difference of predictions in another; here the
@@ -51,7 +51,7 @@ class SCALE(Algorithm):
     """Self-training with an EMA teacher, and contrast with the distributions of the source's classes."""
 
     hparams = {
-        "ssl_weight": (1.0, LogUniform(-1, 1)),
+        "unlabelled_weight": (1.0, LogUniform(-1, 1)),
         "cl_weight": (1.0, LogUniform(-1, 1)),
         "reg_weight": (1.0, LogUniform(-1, 1)),
         "contrast": ("dist_diag", Option(CONTRASTS)),
@@ -59,13 +59,13 @@ class SCALE(Algorithm):
         "temperature": (0.1, LogUniform(-1.5, 0)),
         "reg_temperature": (0.1, LogUniform(-1.5, 0)),
         "reg_form": ("scale", Option(SPREADS)),
-        "ema": (0.999, None),
+        "teacher_rate": (0.999, None),
         "warmup": (0.1, None),
     }
     hparams_on = on_office(lr=3e-3, lr_gamma=3e-4, weight_decay=1e-3)
     tasks = ("domain_adaptation",)
     needs = ("unlabelled", "strong")
-    erm_when = {"ssl_weight": 0.0, "cl_weight": 0.0, "reg_weight": 0.0}
+    erm_when = {"unlabelled_weight": 0.0, "cl_weight": 0.0, "reg_weight": 0.0}
     quirks = {"unmoved": r"(projection|teacher\.net\.projection)\..*"}  # during the warm-up
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class SCALE(Algorithm):
         f, classes = self.featurizer.n_outputs, problem.num_classes
         self.classifier = projector(f, classes)
         self.projection = projector(f, WIDTH)
-        self.teacher = EMATeacher(self.student, hp["ema"], ramp=True)
+        self.teacher = EMATeacher(self.student, hp["teacher_rate"], ramp=True)
         self.statistics = ClassStatistics(classes, WIDTH, full=hp["contrast"] == "dist_full")
         self.bank = ClassBank(classes, WIDTH, CENTROIDS) if hp["contrast"] == "bank" else None
 
@@ -91,7 +91,7 @@ class SCALE(Algorithm):
         hp = self.hp
         z = self.features(batch.x)
         ce = cross_entropy(self.classifier(z), batch.y)
-        if not (hp["ssl_weight"] or hp["cl_weight"] or hp["reg_weight"]):
+        if not (hp["unlabelled_weight"] or hp["cl_weight"] or hp["reg_weight"]):
             return ce, {}
         assert batch.u is not None and batch.u2 is not None
         pseudo, kept = self.teach(batch)
@@ -102,7 +102,7 @@ class SCALE(Algorithm):
         cl = (counted * self.contrast(torch.cat((q, q_target)), labels)).sum() / counted.sum()
         reg = (self.spread(q) + self.spread(q_target)) / 2
         begun = self.step >= hp["warmup"] * self.problem.num_steps
-        loss = ce + hp["ssl_weight"] * ssl + begun * (hp["cl_weight"] * cl + hp["reg_weight"] * reg)
+        loss = ce + hp["unlabelled_weight"] * ssl + begun * (hp["cl_weight"] * cl + hp["reg_weight"] * reg)
         return loss, {"ce": ce, "ssl": ssl, "cl": cl, "reg": reg, "kept": kept.to(ce.dtype).mean()}
 
     @torch.no_grad()
