@@ -150,7 +150,7 @@ def on_office(lr: float, lr_gamma: float, weight_decay: float) -> dict[str, Decl
         "optimizer": ("sgd", OPTIMIZERS),
         "lr": (lr, LogUniform(-3.5, -1.5)),
         "featurizer_lr": (0.1, None),
-        "lr_schedule": ("inverse", None),
+        "lr_schedule": ("inverse", Option(SCHEDULES)),
         "lr_gamma": (lr_gamma, None),
         "momentum": (0.9, None),
         "nesterov": (True, None),

@@ -17,7 +17,7 @@ of it, "proto" none (ProtoCL), "bank" instead the last 200 batch centroids of a 
 terms begin after the share warmup of all updates. The teacher moves before each update, by
 alpha_t = min(1 - 1 / (t + 1), teacher_rate). A weight of 0 takes its term away; three of them, source only.
 Source: the paper; where it says nothing, SePiCo's code (arXiv 2204.08808), on which the paper builds.
-Differs from the paper, or was left open there:
+Differs from the paper: where it leaves something open or contradicts itself:
 - The target term is cross-entropy in one place, a squared difference of predictions in another; here the
   former, on the strong view, over all M rows.
 - t, warm-up, alpha, batch size, optimizer, augmentation and whether q has unit length are not given: here t

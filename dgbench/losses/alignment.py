@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
 from .precision import full_precision
 from .sets import set_means, set_sizes
 
@@ -55,16 +54,12 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, estimator: str = "linear") 
     (n + m)^2 pairs, which gets no gradient.
 
     quadratic: mean_{i != j} k(s_i, s_j) + mean_{i != j} k(t_i, t_j) - 2 mean_ij k(s_i, t_j).
-    linear (n = m): 1/n sum_i k(s_i, s_i') + k(t_i, t_i') - k(s_i, t_i') - k(s_i', t_i), i' = i + 1 mod n.
+    linear: 1/K sum_{i < K} k(s_i, s_i') + k(t_i, t_i') - k(s_i, t_i') - k(s_i', t_i), i' = i + 1, K the larger
+    of n and m, rows counted modulo n and m.
 
     Plus the constant 1 / (n - 1) + 1 / (m - 1). Source: TLL, dan.py, kernels.py.
     """
     n, m = len(source), len(target)
-    if estimator == "linear" and n != m:
-        raise UsageError(
-            f"the linear estimator pairs {n} source with {m} target rows; choose from: "
-            "a batch with as many of both, or mmd_estimator=quadratic"
-        )
     z = torch.cat((source, target))
     square = _square_distances(z)
     widths = [2.0**e * square.detach().mean() for e in range(-3, 2)]
@@ -76,11 +71,10 @@ def _pair_weights(n: int, m: int, estimator: str, device: torch.device) -> Tenso
     """(n + m, n + m): the weight of each pair in the estimator; float32, as in TLL."""
     weights = torch.zeros(n + m, n + m, device=device)
     if estimator == "linear":
-        near = torch.arange(n, device=device)
-        far = near.roll(-1)
-        weights[near, far] = weights[n + near, n + far] = 1 / n
-        weights[near, n + far] -= 1 / n
-        weights[far, n + near] -= 1 / n
+        steps = torch.arange(max(n, m), device=device)
+        (s, s2), (t, t2) = ((i + (steps % k), i + ((steps + 1) % k)) for i, k in ((0, n), (n, m)))
+        for a, b, sign in ((s, s2, 1), (t, t2, 1), (s, t2, -1), (s2, t, -1)):
+            weights.index_put_((a, b), weights.new_tensor(sign / len(steps)), accumulate=True)
         return weights
     weights[:n, :n], weights[n:, n:] = 1 / (n * (n - 1)), 1 / (m * (m - 1))
     weights[:n, n:] = weights[n:, :n].T.fill_(-1 / (n * m))
