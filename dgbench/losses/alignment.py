@@ -54,8 +54,8 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, estimator: str = "linear") 
     (n + m)^2 pairs, which gets no gradient.
 
     quadratic: mean_{i != j} k(s_i, s_j) + mean_{i != j} k(t_i, t_j) - 2 mean_ij k(s_i, t_j).
-    linear: 1/K sum_{i < K} k(s_i, s_i') + k(t_i, t_i') - k(s_i, t_i') - k(s_i', t_i), i' = i + 1, K the larger
-    of n and m, rows counted modulo n and m.
+    linear: 1/K sum_{i < K} k(s_i, s_i') + k(t_i, t_i') - k(s_i, t_i') - k(s_i', t_i), with i' = i + 1, K the
+    larger of n and m, rows counted modulo n and m.
 
     Plus the constant 1 / (n - 1) + 1 / (m - 1). Source: TLL, dan.py, kernels.py.
     """
