@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 SIMILARITIES = {"cpu": 2**20, "cuda": 2**25}
 """Ranked at once; each takes some 30 bytes for a while."""
@@ -20,44 +20,37 @@ SIMILARITIES = {"cpu": 2**20, "cuda": 2**25}
 def scores(
     query: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, ks: Sequence[int]
 ) -> dict[str, float]:
-    """{"P@1": share, ..., "plain_P@1": ..., "mAP": ...} of embeddings (n, F), (m, F) and classes (n,), (m,)."""
+    """{"P@1": share, ..., "plain_P@1": ..., "mAP": ...} of embeddings (n, F), (m, F), classes (n,), (m,)."""
     counts = _over_chunks(lambda keys: _counts(keys, ks), query, gallery, query_labels, gallery_labels)
-    official, counted, plain, (precision, answerable, *_) = torch.stack(counts).sum(0)
-    shares = {
-        "P@": official / counted.clamp(min=1),
-        "plain_P@": plain / (len(query) * torch.tensor(ks, dtype=plain.dtype, device=plain.device)),
+    official, counted, plain, precision, answerable = (
+        sums.tolist() for sums in torch.stack(counts).sum(0).split([len(ks)] * 3 + [1, 1])
+    )
+    return {
+        **{f"P@{k}": a / max(b, 1) for k, a, b in zip(ks, official, counted, strict=True)},
+        **{f"plain_P@{k}": a / (k * len(query)) for k, a in zip(ks, plain, strict=True)},
+        "mAP": precision[0] / max(answerable[0], 1),
     }
-    found = {
-        f"{name}{k}": value
-        for name, values in shares.items()
-        for k, value in zip(ks, values.tolist(), strict=False)
-    }
-    return {**found, "mAP": (precision / answerable.clamp(min=1)).item()}
 
 
 def nearest(query: Tensor, gallery: Tensor, count: int) -> Tensor:
     """(n, count): the rows of the gallery that are nearest to each query, best first."""
     labels = (torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in (query, gallery))
-    return torch.cat(
-        _over_chunks(lambda keys: (keys[:, :count] & (2**32 - 1)) >> 1, query, gallery, *labels)
-    )
+    return torch.cat(_over_chunks(lambda keys: (keys[:, :count] & (2**32 - 1)) >> 1, query, gallery, *labels))
 
 
 def _counts(keys: Tensor, ks: Sequence[int]) -> Tensor:
-    """Sums over the queries of a chunk, (4, max(len(ks), 2)): by k the hits among the first t_i, the t_i and the
-    hits among the first k; then the average precisions and the queries whose class the gallery has."""
+    """Sums over a chunk's queries, (3 len(ks) + 2,): for each k the hits among the first t_i, the t_i and the
+    hits among the first k; the average precisions; the queries whose class the gallery has."""
     relevant = (keys & 1).bool()  # (r, m), best first
-    total = relevant.sum(1)  # (r,)
-    hits = torch.nn.functional.pad(relevant[:, : max(ks)].cumsum(1), (1, 0))  # (r, largest + 1): first 0, 1 ...
-    wanted = torch.tensor(ks, device=keys.device)
-    depth = torch.minimum(wanted, total[:, None])  # (r, ks)
+    total, wanted = relevant.sum(1), torch.tensor(ks, device=keys.device)  # (r,), (len(ks),)
+    hits = pad(relevant[:, : max(ks)].cumsum(1), (1, 0))  # (r, largest + 1), of the first 0, 1, ...
+    depth = torch.minimum(wanted, total[:, None])  # (r, len(ks))
     row, place = relevant.nonzero(as_tuple=True)
-    number = torch.arange(len(row), device=row.device) - (total.cumsum(0) - total)[row]  # 0, 1, ... in its row
-    precision = ((number + 1).double() / (place + 1) / total[row]).sum()
-    last = torch.stack((precision, (total > 0).sum().double()))
+    before = (total.cumsum(0) - total)[row]  # relevant ones of earlier rows
+    number = torch.arange(1, len(row) + 1, device=row.device) - before  # 1, 2, ... in its row
+    precision = (number.double() / (place + 1) / total[row]).sum()
     by_k = (hits.gather(1, depth), depth, hits[:, wanted.clamp(max=hits.shape[1] - 1)])
-    rows = [*(values.sum(0).double() for values in by_k), last]
-    return torch.stack([torch.nn.functional.pad(r, (0, max(len(ks), 2) - len(r))) for r in rows])
+    return torch.cat([*(values.sum(0) for values in by_k), precision[None], (total > 0).sum()[None]])
 
 
 def _over_chunks(

@@ -1,12 +1,10 @@
-"""Losses against clusters of a memory bank or of key features. q (n, d) and centroids (K, d), unit vectors."""
+"""Losses against clusters of a memory or of key features. q (n, d), centroids (K, d): unit vectors."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from .precision import full_precision
-
-PROTOTYPES = ("all", "official")
 
 
 @full_precision
@@ -38,17 +36,20 @@ def distance_of_distance(q: Tensor, first: Tensor, second: Tensor, temperature: 
 
 
 @full_precision
-def prototype_contrast(
-    q: Tensor, centroids: Tensor, own: Tensor, density: Tensor, form: str = "all"
-) -> Tensor:
-    """Cross-entropy of q . c_u / density_u at the own cluster (PCL: Li et al., ICLR 2021, equation 11).
+def prototype_contrast(q: Tensor, centroids: Tensor, own: Tensor, density: Tensor) -> Tensor:
+    """Mean cross-entropy of q . c_u / density_u at the own cluster (PCL: Li et al., ICLR 2021, equation 11).
 
-    density: (K,) or (). form "all": over all K clusters. "official": over the clusters of the batch's rows, one
-    column per row, and the clusters of no row; rows of one cluster thus are each other's negatives.
+    centroids (..., K, d), own (..., n), density (..., K): of one clustering or of several.
     """
+    logits = q @ centroids.mT / density[..., None, :]  # (..., n, K)
+    return cross_entropy(logits.flatten(0, -2), own.flatten())
+
+
+@full_precision
+def batch_prototype_contrast(q: Tensor, centroids: Tensor, own: Tensor, density: Tensor) -> Tensor:
+    """The same of one clustering as PCL's code has it: a column for each row of the batch, with its cluster,
+    and one for each cluster of no row. Rows of one cluster are thus each other's negatives."""
     logits = q @ centroids.T / density  # (n, K)
-    if form == "all":
-        return cross_entropy(logits, own)
     taken = one_hot(own, len(centroids)).any(0)
     columns = torch.cat((logits[:, own], logits.masked_fill(taken, -torch.inf)), 1)  # (n, n + K)
     return cross_entropy(columns, torch.arange(len(q), device=q.device))

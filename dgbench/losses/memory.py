@@ -2,9 +2,15 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from .precision import full_precision
+
+
+@full_precision
+def unit(x: Tensor) -> Tensor:
+    """Rows (n, d) of unit length."""
+    return normalize(x)
 
 
 @full_precision
@@ -46,10 +52,10 @@ def _scores(f: Tensor, bank: Tensor, index: Tensor, noise: Tensor, temperature: 
 
 @full_precision
 def softmax_entropy(logits: Tensor, eps: float = 0.0) -> Tensor:
-    """Mean entropy of the rows' softmax, in nats; eps: added to a probability in the logarithm."""
-    p = logits.softmax(1)
-    log_p = (p + eps).log() if eps else logits.log_softmax(1)
-    return -(p * log_p).sum(1).mean()
+    """Mean entropy of the softmax over the last axis, in nats; eps: added to p in the logarithm."""
+    p = logits.softmax(-1)
+    log_p = (p + eps).log() if eps else logits.log_softmax(-1)
+    return -(p * log_p).sum(-1).mean()
 
 
 @full_precision
