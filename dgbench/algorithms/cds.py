@@ -15,6 +15,7 @@ and adds the whole); only the nearest 700 neighbours enter; batches have as many
 """
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class CDS(ID):
                 bank.fill(embeddings(self, pool))
 
     def objective(self, f: Tensor, index: Tensor) -> tuple[Tensor, Logs]:
-        instance = torch.stack([self.instance_loss(i, f[i], index[i]) for i in range(2)]).mean()
+        own = [self.instance_loss(i, f[i], index[i]) for i in range(len(f))]
         settings = self.hp["temperature"], self.hp["neighbours"], 1e-5
-        matching = torch.stack([matching_entropy(f[i], self.rows[1 - i], *settings) for i in range(2)]).sum()
+        other = [matching_entropy(f[i], self.rows[j], *settings) for i, j in permutations(range(len(f)), 2)]
+        instance, matching = torch.stack(own).mean(), torch.stack(other).sum()
         return instance + self.hp["matching_weight"] * matching, {"instance": instance, "matching": matching}

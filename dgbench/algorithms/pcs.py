@@ -52,7 +52,7 @@ class PCS(ID):
         "cluster_density": (True, None),  # False: phi_u = temperature
     }
     clusters: Sequence[Sequence[Clusters]]  # by factor and domain
-    mean: Tensor  # (2, C) running means of the predictions
+    mean: Tensor  # (domains, C) running means of the predictions
     counted: Tensor
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
@@ -62,10 +62,11 @@ class PCS(ID):
             nn.ModuleList(Clusters(runs, k * classes, n, hp["out_dim"]) for n in sizes)
             for k in hp["cluster_factors"]
         )
+        self.mim_temperature = hp["mim_temperature"]
         if hp["mim_weight"]:
             self.prototypes = nn.Linear(hp["out_dim"], classes, bias=False)
-            self.register_buffer("mean", torch.full((2, classes), 1 / classes))
-            self.register_buffer("counted", torch.full((2,), float(problem.steps_per_epoch)))
+            self.register_buffer("mean", torch.full((len(sizes), classes), 1 / classes))
+            self.register_buffer("counted", torch.full((len(sizes),), float(problem.steps_per_epoch)))
 
     def begin_epoch(self, pools: Sequence[Any]) -> None:
         generator = torch.Generator().manual_seed(self.step)
@@ -81,29 +82,33 @@ class PCS(ID):
                 found.set(centroids, labels, density)
 
     def objective(self, f: Tensor, index: Tensor) -> tuple[Tensor, Logs]:
-        found = [self.terms(i, f[i], index[i]) for i in range(2)]
-        terms = {name: found[0][name] + found[1][name] for name in found[0]}
+        found = [self.terms(i, f[i], index[i]) for i in range(len(f))]
+        terms = {name: torch.stack([own[name] for own in found]).sum() for name in found[0]}
         weighted = [self.hp[f"{name}_weight"] * term for name, term in terms.items()]
         return torch.stack(weighted).sum(), terms
 
     def terms(self, i: int, f: Tensor, index: Tensor) -> Logs:
         """The terms of domain i, of embeddings f (n, d) of the images ``index`` (n,)."""
         t, hp = self.hp["temperature"], self.hp
-        own, other = ([domains[j] for domains in self.clusters] for j in (i, 1 - i))
+        others = [j for j in range(len(self.banks)) if j != i]
+        own = [domains[i] for domains in self.clusters]
         proto = [prototype_contrast(f, c.centroids, c.labels[:, index], c.density) for c in own]
-        cross = [softmax_entropy(f @ c.centroids.mT / t) for c in other]
+        cross = [
+            softmax_entropy(f @ domains[j].centroids.mT / t) for domains in self.clusters for j in others
+        ]
         found = {"proto": torch.stack(proto).mean(), "cross": torch.stack(cross).mean()}
         if hp["id_weight"]:
             found["id"] = self.instance_loss(i, f, index)
         if hp["matching_weight"]:
-            found["matching"] = matching_entropy(f, self.rows[1 - i], t)
+            matching = [matching_entropy(f, self.rows[j], t) for j in others]
+            found["matching"] = torch.stack(matching).mean()
         if hp["mim_weight"]:
             found["mim"] = self.mutual_information(i, self.class_logits(f))
         return found
 
     def class_logits(self, f: Tensor) -> Tensor:
         """Of the classifier of MIM: (n, d) -> (n, C)."""
-        return f @ normalize(self.prototypes.weight).T / self.hp["mim_temperature"]
+        return f @ normalize(self.prototypes.weight).T / self.mim_temperature
 
     def mutual_information(self, i: int, logits: Tensor) -> Tensor:
         """MIM of domain i for logits (n, C), whose mean prediction enters the running mean first."""

@@ -24,6 +24,7 @@ is in shares of the run, of 200 epochs there.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -120,18 +121,19 @@ class UCDIR(Algorithm):
     def objective(self, q: Tensor, index: Tensor) -> tuple[Tensor, Logs]:
         """The loss of queries q (2, n, d) of the images ``index`` (2, n), whose keys the memories hold."""
         t, weights = self.hp["temperature"], self.weights()
-        a, b = (found.centroids[0] for found in self.clusters)
-        zero = q.new_zeros(())
-        terms = {name: [zero] for name in ("cw", "se", "dd")}
-        iw = [instance_discrimination(q[i], self.banks[i].rows, index[i], t) for i in range(2)]
+        c = [found.centroids[0] for found in self.clusters]
+        terms = {name: [q.new_zeros(())] for name in weights}
+        terms["iw"] = [instance_discrimination(q[i], self.banks[i].rows, index[i], t) for i in range(len(q))]
         if weights["cw"]:
-            terms["cw"] = [self.cluster_loss(i, q[i], index[i]) for i in range(2)]
+            terms["cw"] = [self.cluster_loss(i, q[i], index[i]) for i in range(len(q))]
         if weights["se"]:
-            phi = self.hp["se_temperature"]
-            terms["se"] = [softmax_entropy(rows @ c.T / phi) for rows in q for c in (a, b)]
+            terms["se"] = [
+                softmax_entropy(own @ each.T / self.hp["se_temperature"]) for own in q for each in c
+            ]
         if weights["dd"]:
-            terms["dd"] = [distance_of_distance(rows, a, b, self.hp["dd_temperature"]) for rows in q]
-        means = {name: torch.stack(values).mean() for name, values in {"iw": iw, **terms}.items()}
+            phi = self.hp["dd_temperature"]
+            terms["dd"] = [distance_of_distance(own, a, b, phi) for own in q for a, b in combinations(c, 2)]
+        means = {name: torch.stack(values).mean() for name, values in terms.items()}
         return means["iw"] + sum(weights[name] * means[name] for name in weights), means
 
     def cluster_loss(self, i: int, q: Tensor, index: Tensor) -> Tensor:
