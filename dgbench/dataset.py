@@ -54,6 +54,8 @@ class Dataset:
     checkpoint_freq: ClassVar[int] = 300
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
+    ks: ClassVar[tuple[int, ...]] = (1, 5, 15)
+    """Of P@k, how ``retrieval`` is scored."""
     validation: ClassVar[str | None] = None
     """The domain that ``single_source`` validates on, where the data set has one."""
     sampling: ClassVar[str] = "replacement"

@@ -25,6 +25,8 @@ class FolderDataset(Dataset):
     """DomainBed's name of the data set's folder; the class's own name is found too."""
     counts: ClassVar[Mapping[str, int]] = {}
     """{domain: images} of the complete data set; another number on disk is a warning."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """The folders that are classes, sorted; all of them where it is empty."""
     every_class: ClassVar[bool] = True
     """Whether every domain holds every class; a missing one is then an error."""
     views: ClassVar[Mapping[str, str]] = {
@@ -60,6 +62,8 @@ class FolderDataset(Dataset):
         return [self._domain(root, name, *images) for name, images in zip(names, listed, strict=True)]
 
     def _classes(self, root: Path) -> list[str]:
+        if self.classes:
+            return list(self.classes)
         domains = [name for name in self.domain_names(self.data_dir) if (root / name).is_dir()]
         classes = sorted({name for domain in domains for name in subfolders(root / domain)})
         if len(classes) != self.num_classes:

@@ -52,10 +52,12 @@ class _Key(NamedTuple):
 def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
     """The rows of a file that have one of our columns and are not of another selection rule."""
     cells: dict[_Key, dict[str, Cell]] = {}
+    metric = table.settings.get("metric", "accuracy")
     for line in _read(path):
         about = (line["dataset"], line["task"], line["metric"])
+
         other_rule = line["table"] in RULES and line["table"] != table.rule.name
-        if about == (table.dataset, table.task, "accuracy") and not other_rule:
+        if about == (table.dataset, table.task, metric) and not other_rule:
             key = _Key(line["paper"], line["table"], line["method"])
             cells.setdefault(key, {})[line["column"]] = _cell(line["value"], line["spread"])
     rows = []

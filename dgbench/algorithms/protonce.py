@@ -29,8 +29,8 @@ from ..clustering import LIBRARIES, kmeans
 from ..hparams import Option
 from ..losses.clusters import batch_prototype_contrast, pcl_density, prototype_contrast
 from ..losses.memory import unit
+from ..networks import projection
 from ..networks.ema import EMATeacher
-from ..networks.heads import projector
 from ..networks.memory import Clusters, embeddings
 
 PROTOTYPES = {"all": prototype_contrast, "batch": batch_prototype_contrast}
@@ -58,7 +58,7 @@ class ProtoNCE(Algorithm):
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        self.classifier = projector(self.featurizer.n_outputs, hp["out_dim"])
+        self.classifier = projection(problem, self.featurizer.n_outputs, hp["out_dim"])
         self.key = EMATeacher(self.query, hp["key_momentum"])
         sizes, images = torch.tensor(problem.unlabelled_sizes), sum(problem.unlabelled_sizes)
         self.register_buffer("first", sizes.cumsum(0) - sizes)  # of each domain's images among all

@@ -35,8 +35,8 @@ from ..clustering import LIBRARIES, kmeans
 from ..hparams import Choice, LogUniform, Option
 from ..losses.clusters import cluster_contrast, distance_of_distance
 from ..losses.memory import instance_discrimination, softmax_entropy, unit
+from ..networks import projection
 from ..networks.ema import EMATeacher
-from ..networks.heads import projector
 from ..networks.memory import Clusters, MemoryBank, embeddings
 from ..networks.split_norm import split_batch_norms
 
@@ -66,7 +66,7 @@ class UCDIR(Algorithm):
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        self.classifier = projector(self.featurizer.n_outputs, hp["out_dim"])
+        self.classifier = projection(problem, self.featurizer.n_outputs, hp["out_dim"])
         self.key = EMATeacher(self.query, hp["key_momentum"])
         split_batch_norms(self.key)
         sizes, d = problem.unlabelled_sizes, hp["out_dim"]
