@@ -16,6 +16,8 @@ from . import networks
 from .hparams import Declared
 
 Logs = dict[str, Tensor]
+MULTI_SOURCE = ("domain_generalization", "semi_supervised", "domain_adaptation")
+"""The tasks with labelled images of several domains, for methods that compare domains."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,7 @@ class Algorithm(nn.Module):
     """{name: (default, range)}, names as in DomainBed where it has the method."""
     hparams_on: ClassVar[Mapping[str, Declared]] = {}
     """{data set: {name: (default, range)}}: what differs there."""
-    tasks: ClassVar[tuple[str, ...]] = (
-        "domain_generalization",
-        "single_source",
-        "semi_supervised",
-        "domain_adaptation",
-    )
+    tasks: ClassVar[tuple[str, ...]] = (*MULTI_SOURCE, "single_source")
     needs: ClassVar[tuple[str, ...]] = ()
     """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (x2, u2), "two" (u2)."""
     min_domains: ClassVar[int] = 1

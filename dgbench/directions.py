@@ -29,9 +29,7 @@ def split(runs: Sequence[Run]) -> list[Run]:
             names += [name for name in metrics(run) if name not in names]
             lengths.setdefault((run.spec.dataset, run.spec.test_envs), set()).add(run.spec.steps)
     hidden = LENGTH if all(len(steps) == 1 for steps in lengths.values()) else ()
-    return [
-        each for run in runs for each in (_of(run, known, hidden) if run.spec.task == TASK else (run,))
-    ]
+    return [each for run in runs for each in (_of(run, known, hidden) if run.spec.task == TASK else (run,))]
 
 
 def metrics(run: Run) -> list[str]:

@@ -8,13 +8,33 @@ average precision of the whole ranking, over the queries whose class the gallery
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from .networks.memory import embeddings
+
+if TYPE_CHECKING:
+    from .build import Built
+
 SIMILARITIES = {"cpu": 2**20, "cuda": 2**25}
 """Ranked at once; each takes some 30 bytes for a while."""
+
+
+def evaluate(run: "Built") -> dict[str, float]:
+    """{"A>B/metric": share}: images of domain A retrieve those of their class in domain B, and back."""
+    found = {}
+    for pool in run.split.evaluated.values():
+        labels = torch.from_numpy(pool.labels).to(run.device)
+        found[pool.domain.name] = embeddings(run.algorithm, run.loader.images(pool)), labels
+    return {
+        f"{a}>{b}/{name}": value
+        for a, b in permutations(found, 2)
+        for name, value in scores(*found[a], *found[b], run.dataset.ks).items()
+    }
 
 
 def scores(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm import Logs
-from ..hparams import LogUniform
+from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, LogUniform, on_small_images
 from ..losses.memory import matching_entropy
 from ..networks.memory import embeddings
 from .id import ID
@@ -32,12 +32,14 @@ class CDS(ID):
     """Every image is a class of its own in its domain, and close to few images of the other."""
 
     hparams = {
+        **RETRIEVAL,
         "out_dim": (512, None),
         "temperature": (0.1, None),
         "memory_momentum": (0.5, None),
         "matching_weight": (1.0, LogUniform(-1, 1)),
         "neighbours": (700, None),
     }
+    hparams_on = on_small_images(RETRIEVAL_SCRATCH)
 
     def begin_epoch(self, pools: Sequence[Any]) -> None:
         if self.step == 0:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
-from ..hparams import Choice, Option, Uniform
+from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Choice, Option, Uniform, on_small_images
 from ..losses.memory import instance_discrimination, noise_contrastive, normaliser, unit
 from ..networks.memory import MemoryBank
 
@@ -29,12 +29,14 @@ class ID(Algorithm):
     """Every image is a class of its own."""
 
     hparams = {
+        **RETRIEVAL,
         "out_dim": (128, None),
         "temperature": (0.07, Choice((0.05, 0.07, 0.1, 0.2))),
         "memory_momentum": (0.5, Uniform(0.0, 0.9)),
         "banks": ("domain", Option(("domain", "joint"))),
         "negatives": (0, None),
     }
+    hparams_on = on_small_images(RETRIEVAL_SCRATCH)
     tasks = ("retrieval",)
     needs = ("unlabelled",)
     banks: Sequence[MemoryBank]

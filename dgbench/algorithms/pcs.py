@@ -28,6 +28,7 @@ from torch.nn.functional import normalize
 
 from ..algorithm import Logs, Problem
 from ..clustering import spherical_kmeans
+from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, on_small_images
 from ..losses.clusters import pcs_density, prototype_contrast
 from ..losses.memory import matching_entropy, softmax_entropy
 from ..networks.memory import Clusters, embeddings
@@ -38,6 +39,7 @@ class PCS(ID):
     """Images gather at the prototypes of their own domain, and choose one of the other's."""
 
     hparams = {
+        **RETRIEVAL,
         "out_dim": (512, None),
         "temperature": (0.1, None),
         "memory_momentum": (0.5, None),
@@ -51,6 +53,7 @@ class PCS(ID):
         "cluster_runs": (15, None),
         "cluster_density": (True, None),  # False: phi_u = temperature
     }
+    hparams_on = on_small_images(RETRIEVAL_SCRATCH)
     clusters: Sequence[Sequence[Clusters]]  # by factor and domain
     mean: Tensor  # (domains, C) running means of the predictions
     counted: Tensor

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..clustering import LIBRARIES, kmeans
-from ..hparams import Option
+from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Option, on_small_images
 from ..losses.clusters import batch_prototype_contrast, pcl_density, prototype_contrast
 from ..losses.memory import unit
 from ..networks import projection
@@ -40,6 +40,7 @@ class ProtoNCE(Algorithm):
     """Two views of an image agree, and images agree with the prototype of their cluster."""
 
     hparams = {
+        **RETRIEVAL,
         "out_dim": (128, None),
         "temperature": (0.2, None),
         "key_momentum": (0.999, None),
@@ -50,6 +51,7 @@ class ProtoNCE(Algorithm):
         "negatives": ("all", Option(tuple(PROTOTYPES))),
         "clustering": (LIBRARIES[0], Option(LIBRARIES)),
     }
+    hparams_on = on_small_images(RETRIEVAL_SCRATCH)
     tasks = ("retrieval",)
     needs = ("unlabelled", "two")
     clusters: Sequence[Clusters]

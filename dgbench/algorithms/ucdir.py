@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..clustering import LIBRARIES, kmeans
-from ..hparams import Choice, LogUniform, Option
+from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Choice, LogUniform, Option, on_small_images
 from ..losses.clusters import cluster_contrast, distance_of_distance
 from ..losses.memory import instance_discrimination, softmax_entropy, unit
 from ..networks import projection
@@ -45,6 +45,7 @@ class UCDIR(Algorithm):
     """Contrast of instances and of clusters in each domain; both domains' clusters order images alike."""
 
     hparams = {
+        **RETRIEVAL,
         "out_dim": (128, None),
         "temperature": (0.2, None),
         "key_momentum": (0.999, Choice((0.99, 0.996, 0.999))),
@@ -58,6 +59,15 @@ class UCDIR(Algorithm):
         "ramp_end": (0.5, None),
         "align_from": (0.5, None),
         "clustering": (LIBRARIES[0], Option(LIBRARIES)),
+    }
+    hparams_on = {
+        **on_small_images(RETRIEVAL_SCRATCH),
+        "DomainNet7": {
+            "cw_weight": (1.0, LogUniform(-1, 0.5)),
+            "se_weight": (0.5, LogUniform(-1, 0.5)),
+            "dd_weight": (0.1, LogUniform(-1.5, 0)),
+            "se_temperature": (0.1, Choice((0.01, 0.1))),
+        },
     }
     tasks = ("retrieval",)
     needs = ("unlabelled", "two")

@@ -1,7 +1,8 @@
-"""Untrained: features of the network as it starts, random or pretrained; the row that training must beat.
+"""Untrained: what the weights give that a run starts from, random or pretrained (no paper, 2026).
 
 No arXiv id. Objective as coded: L = 0; no parameter moves. The embedding is featurizer(x) (N, F).
-Source: none; a floor for retrieval. Differs from the paper: there is none.
+Source: none; the floor of every table of retrieval.
+Differs from the paper: there is none.
 """
 
 from torch import Tensor

@@ -4,9 +4,10 @@ from .domainnet import DomainNet
 
 
 class DomainNet7(DomainNet):
-    """Bird, feather, teapot, tiger, whale, windmill and zebra, as UCDIR (Hu and Lee, ECCV 2022) retrieves them.
+    """Bird, feather, teapot, tiger, whale, windmill, zebra: what UCDIR (Hu and Lee, ECCV 2022) retrieves.
 
-    The paper gives the rule; the names follow from the counts of the cleaned version. The files are DomainNet's.
+    The paper gives the rule; the names follow from the counts of the cleaned version. The files are those of
+    DomainNet.
     """
 
     classes = ("bird", "feather", "teapot", "tiger", "whale", "windmill", "zebra")

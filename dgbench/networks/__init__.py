@@ -61,11 +61,13 @@ def image_size(backbone: str) -> int | None:
 
 
 def projection(problem: "Problem", n_inputs: int, n_outputs: int) -> nn.Module:
-    """The head in front of a contrastive loss; with the weights that come with the backbone's, if they fit."""
+    """The head in front of a contrastive loss; its weights are those of the backbone's file, if they fit."""
     head = projector(n_inputs, n_outputs)
     if problem.pretrained in MOCO:
         state = moco_weights(problem.pretrained)[1]
-        if {key: value.shape for key, value in state.items()} == {k: v.shape for k, v in head.state_dict().items()}:
+        if {key: value.shape for key, value in state.items()} == {
+            k: v.shape for k, v in head.state_dict().items()
+        }:
             head.load_state_dict(state)
     return head
 
