@@ -24,7 +24,7 @@ from . import averaging, hparams, registry
 from .algorithm import Algorithm, Batch, Logs, Problem
 from .build import build as build_run
 from .checkpoint import State
-from .dataset import Dataset
+from .datasets.rotateddigits import RotatedDigits
 from .evidence import score
 from .machine import Machine
 from .meter import Meter
@@ -57,7 +57,7 @@ class Recording(UserDict[str, Any]):
 def build(method: Method, **chosen: Any) -> Algorithm:
     """A small instance in training mode, from seed 0."""
     torch.manual_seed(0)
-    algorithm = method(PROBLEM, Recording(hparams.resolve(method, Dataset, chosen)))
+    algorithm = method(PROBLEM, Recording(hparams.resolve(method, RotatedDigits, chosen)))
     algorithm.train()
     return algorithm
 
@@ -172,7 +172,7 @@ def declared_hyper_parameters_are_used(method: Method) -> str | None:
     algorithm = build(method)
     train(algorithm, range(PROBLEM.num_steps))
     assert isinstance(algorithm.hp, Recording)
-    unread = set(algorithm.hparams) - algorithm.hp.read - {"batch_size"}
+    unread = set(algorithm.hparams) - algorithm.hp.read - hparams.SHARED.keys()
     told = {key for key in algorithm.hparams if re.fullmatch(algorithm.quirks.get("unread", "$^"), key)}
     _require(unread == told, f"declared and never read: {sorted(unread)}; quirks: {sorted(told)}")
     return None
@@ -181,8 +181,8 @@ def declared_hyper_parameters_are_used(method: Method) -> str | None:
 def hyper_parameters_are_legal(method: Method) -> str | None:
     """Every draw is plain JSON of the default's type, and a run accepts its own values back."""
     for seed in range(5):
-        values = hparams.resolve(method, Dataset, {}, hparams_seed=seed)
-        again = hparams.resolve(method, Dataset, json.loads(json.dumps(values)))
+        values = hparams.resolve(method, RotatedDigits, {}, hparams_seed=seed)
+        again = hparams.resolve(method, RotatedDigits, json.loads(json.dumps(values)))
         _require(values == again, f"the values of draw {seed} change when they are given back")
     return None
 
