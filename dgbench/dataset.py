@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .errors import UsageError
 from .hparams import Declared
 
 
@@ -54,6 +55,8 @@ class Dataset:
     checkpoint_freq: ClassVar[int] = 300
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
+    published_as: ClassVar[str] = ""
+    """Its name in the files of published numbers, where it is another."""
     ks: ClassVar[tuple[int, ...]] = (1, 5, 15)
     """Of P@k, how ``retrieval`` is scored."""
     validation: ClassVar[str | None] = None
@@ -96,6 +99,11 @@ class Dataset:
     def count_classes(cls, data_dir: Path | None) -> int:
         """The number of classes; a data set found on disk (``ImageFolders``) looks there."""
         return cls.num_classes
+
+    @classmethod
+    def count(cls, name: str, data_dir: Path | None) -> int:
+        """The images of a domain, before anything is decoded; data sets of image files know."""
+        raise UsageError(f"the images of {cls.__name__} are not counted before they are made; give --steps")
 
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""

@@ -19,7 +19,8 @@ def split(runs: Sequence[Run]) -> list[Run]:
     """The runs, those of retrieval once for each direction and metric: source = query, target = gallery.
 
     Its metric is the setting "metric"; a run that has no record yet takes those of its data set's others. The
-    number of steps is no setting where it follows from the pair, as it does when all train for some epochs.
+    number of steps is no setting where it follows from the pair, as it does when all train for some epochs;
+    "Untrained" makes none, whatever it is told.
     """
     known: dict[str, list[str]] = {}
     lengths: dict[tuple[str, tuple[str, ...]], set[int | None]] = {}
@@ -27,7 +28,8 @@ def split(runs: Sequence[Run]) -> list[Run]:
         if run.spec.task == TASK:
             names = known.setdefault(run.spec.dataset, _planned(run))
             names += [name for name in metrics(run) if name not in names]
-            lengths.setdefault((run.spec.dataset, run.spec.test_envs), set()).add(run.spec.steps)
+            if run.spec.algorithm != "Untrained":
+                lengths.setdefault((run.spec.dataset, run.spec.test_envs), set()).add(run.spec.steps)
     hidden = LENGTH if all(len(steps) == 1 for steps in lengths.values()) else ()
     return [each for run in runs for each in (_of(run, known, hidden) if run.spec.task == TASK else (run,))]
 

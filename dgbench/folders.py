@@ -49,6 +49,15 @@ class FolderDataset(Dataset):
             f"get them: python -m dgbench.download --dataset {cls.__name__} --data_dir {data_dir}"
         )
 
+    @classmethod
+    def count(cls, name: str, data_dir: Path | None) -> int:
+        """Of the complete domain, else what is on disk, else as in the largest domain that is known."""
+        if name in cls.counts:
+            return cls.counts[name]
+        if data_dir is None or not (folder := cls.root(data_dir) / name).is_dir():
+            return max(cls.counts.values(), default=0)
+        return sum(len(image_files(folder / own)) for own in cls.classes or subfolders(folder))
+
     def load(self, names: Sequence[str]) -> list[Domain]:
         root = self.root(self.data_dir)
         present = subfolders(root)

@@ -13,4 +13,5 @@ class DomainNet7(DomainNet):
     classes = ("bird", "feather", "teapot", "tiger", "whale", "windmill", "zebra")
     num_classes = 7
     counts = {"clipart": 1959, "infograph": 2121, "painting": 2415, "quickdraw": 3500, "sketch": 2091}
+    published_as = "DomainNet"
     ks = (50, 100, 200)
