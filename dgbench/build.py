@@ -120,9 +120,10 @@ def _draws(
     labelled = Draw(split.labelled, rows, [weak, *strong], dataset.sampling, hp["class_balanced"])
     if "unlabelled" not in method.needs:
         return labelled, None
-    if "two" in method.needs:
-        return labelled, Draw(split.unlabelled, rows, [views["two"]] * 2, "epochs")
     rows *= hp["unlabelled_ratio"]
+    if spec.task == "retrieval":
+        drawn = [views["two"] if hp["data_augmentation"] else "none"] * (1 + ("two" in method.needs))
+        return labelled, Draw(split.unlabelled, rows, drawn, "epochs")
     return labelled, Draw(split.unlabelled, rows, [weak, *strong], dataset.sampling)
 
 

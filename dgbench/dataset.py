@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .errors import UsageError
 from .hparams import Declared
 
 
@@ -56,6 +57,10 @@ class Dataset:
     checkpoint_freq: ClassVar[int] = 300
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
+    published_as: ClassVar[str] = ""
+    """Its name in the files of published numbers, where it is another."""
+    ks: ClassVar[tuple[int, ...]] = (1, 5, 15)
+    """Of P@k, how ``retrieval`` is scored."""
     validation: ClassVar[str | None] = None
     """The domain that ``single_source`` validates on, where the data set has one."""
     sampling: ClassVar[str] = "replacement"
@@ -96,6 +101,11 @@ class Dataset:
     def count_classes(cls, data_dir: Path | None) -> int:
         """The number of classes; a data set found on disk (``ImageFolders``) looks there."""
         return cls.num_classes
+
+    @classmethod
+    def count(cls, name: str, data_dir: Path | None) -> int:
+        """The images of a domain, before anything is decoded; data sets of image files know."""
+        raise UsageError(f"the images of {cls.__name__} are not counted before they are made; give --steps")
 
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""

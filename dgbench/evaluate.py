@@ -7,26 +7,32 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .algorithm import Algorithm
-
+from .label_free import validators
 
 PSEUDO_LABELLED = 2000
 """Unlabelled images per source whose pseudo-labels are recorded: a share is then right within 1 %."""
 
 
 @torch.inference_mode()
-def accuracy(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy(
+    algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]], label_free: bool = False
+) -> dict[str, float]:
     """{"acc": share of images that are classified right, "loss": mean cross-entropy in nats}.
+
+    label_free: also ``validators``, which do not read the labels.
 
     The model is put in evaluation mode and back. One synchronisation with the device per call.
     """
     right: Tensor | float = 0.0
     loss: Tensor | float = 0.0
-    count = 0
+    count, seen = 0, []
     for logits, y in predictions(algorithm, batches):
         right = right + (logits.argmax(1) == y).sum()
         loss = loss + cross_entropy(logits, y, reduction="sum").double()
         count += len(y)
-    return {"acc": float(right) / count, "loss": float(loss) / count}
+        seen += [logits] if label_free else []
+    found = {"acc": float(right) / count, "loss": float(loss) / count}
+    return found | (validators(torch.cat(seen)) if label_free else {})
 
 
 @torch.inference_mode()

@@ -11,9 +11,10 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .loaders import Loader
 from .machine import Machine, peak_memory_gb
 from .meter import Meter
 from .spec import RunSpec
+from .tasks import Pool
 
 
 def run(
@@ -86,9 +88,10 @@ def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bo
     saved, save_every = time.monotonic(), machine.checkpoint_every_min * 60 or math.inf
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
     for step in bar:
-        if step % algorithm.problem.steps_per_epoch == 0:
-            algorithm.begin_epoch(loader.epoch_pools(run.split))
         with run.autocast():
+            if step % algorithm.problem.steps_per_epoch == 0:
+                algorithm.step = step
+                algorithm.begin_epoch(loader.epoch_pools(run.split))
             update(state, loader, step, run.seed)
 
         if step not in evaluations:
@@ -154,8 +157,12 @@ def evaluate(run: Built) -> dict[str, float]:
     with run.autocast():
         if run.spec.task == "retrieval":
             return retrieval.evaluate(run)
-        unlabelled = {part: pool.sample(PSEUDO_LABELLED) for part, pool in run.split.pseudo.items()}
-        scored = [(accuracy, run.split.evaluated), (pseudo_labels, unlabelled)]
+        hidden = run.split.parts["test"] if run.spec.task == "domain_adaptation" else ()
+        scored: list[tuple[Callable[..., dict[str, float]], dict[str, Pool]]] = [
+            (accuracy, {part: pool for part, pool in run.split.evaluated.items() if part not in hidden}),
+            (partial(accuracy, label_free=True), {part: run.split.evaluated[part] for part in hidden}),
+            (pseudo_labels, {part: pool.sample(PSEUDO_LABELLED) for part, pool in run.split.pseudo.items()}),
+        ]
         return {
             f"{part}/{name}": value
             for metrics, parts in scored
@@ -192,7 +199,7 @@ def summary(record: Mapping[str, Any]) -> str:
     shown = [
         f"{key.removesuffix('/acc')} {value:.3f}"
         for key, value in record["metrics"].items()
-        if key.endswith("/acc")
+        if key.endswith("/acc") or "/P@" in key
     ]
     losses = [f"{key} {value:.4g}" for key, value in record["losses"].items()]
     return f"step {record['step']} {record['weights']}: " + " ".join(losses + shown)
