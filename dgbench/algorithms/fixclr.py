@@ -7,11 +7,12 @@ Objective as coded, on top of the objective of ``base``, any method that makes p
 
 over a set of rows: the strong views of the unlabelled images that the base trains on (of weight above 1/2),
 with their pseudo-labels, and the weak views of labelled images (``fixclr_labelled``); the base passed both.
-z are the features at unit length, or a projection of them: linear (F, F), ReLU, linear (F, 128). N_i are the
-rows of another class, of all domains, other domains or i's own (``fixclr_negatives``); the mean is over the
-rows i with any.
+z, of unit length, is a projection of the features: linear (F, F), ReLU, linear (F, 128); or the features
+themselves. N_i are the rows of another class, of all domains, other domains or i's own
+(``fixclr_negatives``); the mean is over the rows i with any.
 Source: the abstract ("class information from pseudo-labels", "only a repelling term").
 Differs from the paper: unknown. Features, temperature, weight, views and the choice of negatives are ours.
+(Features that end in a ReLU and are repelled themselves turn to zero where the weight is 1.)
 """
 
 from collections.abc import Mapping
@@ -33,10 +34,10 @@ BASES = (
     *("DeFixMatch", "DebiasPL", "MeanTeacher", "StyleMatch"),
 )
 OWN: Declared = {
-    "fixclr_weight": (1.0, LogUniform(-2, 0)),
+    "fixclr_weight": (0.1, LogUniform(-2, 0)),
     "fixclr_temperature": (0.5, Choice((0.1, 0.2, 0.5))),
     "fixclr_negatives": ("all", Option(NEGATIVES)),
-    "fixclr_features": ("backbone", Option(("backbone", "projection"))),
+    "fixclr_features": ("projection", Option(("projection", "backbone"))),
     "fixclr_labelled": (True, None),
 }
 
