@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,7 +94,11 @@ def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
     module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return [spec.resolved(data_dir) for spec in module.runs(data_dir)]
 
 
