@@ -75,3 +75,10 @@ def fixclr_on_images(dataset: str, data_dir: Path | None, steps: int) -> list[Ru
             checkpoint_freq=steps // 4,
         )
     ]
+
+
+def small_table(dataset: str, data_dir: Path | None, hparams: dict[str, Any], **fixed: Any) -> list[RunSpec]:
+    """ERM on 10 labels, FixMatch, FreeMatch, each with FixCLR; ERM on every label; trial after trial."""
+    rows = fixclr(dataset, data_dir, hparams, ("FixMatch", "FreeMatch"), ("ERM",), (10,), short=True, **fixed)
+    rows += grid(["ERM"], [dataset], data_dir=data_dir, hparams=hparams, **fixed)
+    return sorted(rows, key=lambda spec: spec.trial_seed)  # a whole table after every trial

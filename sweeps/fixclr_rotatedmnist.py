@@ -4,7 +4,8 @@ Rows: each domain held out, 3 trials; ERM, CORAL and PCL on the labelled images;
 pseudo-labels, without and with FixCLR on top; tables: 5 or 10 labels per class and domain. The
 paper's own numbers and settings are not known to us.
 Six angles, the network of two convolutions from scratch, Adam with learning rate 1e-3, 16 labelled and 16
-unlabelled images per domain, 1,001 updates. The last model is reported: --selection last.
+unlabelled images per domain, bf16, 1,001 updates; running means over some 100 of them. The last model is
+reported: --selection last.
 Cost: 684 runs of 1,001 updates of up to 240 images, some 3 minutes of one core each.
 """
 
