@@ -184,7 +184,9 @@ def _partial(rows: Sequence[Row]) -> bool:
 
 def _training(settings: Mapping[str, Any]) -> list[str]:
     told = {name: value for name, value in settings.items() if value is not None}
+    few = told["task"] == "semi_supervised" and "labels_per_class" in told
     words = [
+        f"{told['labels_per_class']} labels per class and source domain" if few else "",
         f"{told['steps']} updates" if "steps" in told else "",
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",
