@@ -9,9 +9,9 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,25 @@ def run(
     Raises ``UsageError`` for bad input; any other exception is also written to error.txt.
     """
     machine = machine or Machine()
+    with opened(spec, folder, machine) as built:
+        if built is not None:
+            _train(begin(built, folder, machine), progress)
+    return last_record(folder)
+
+
+@contextmanager
+def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Built | None]:
+    """A run whose folder is this process's own until the end of the block; None if it is done.
+
+    Leaving the block by an exception writes error.txt, or after a ``UsageError`` removes a new folder.
+    """
     for path in machine.plugin:
         registry.load_plugin(path)
     spec = spec.resolved(machine.data_dir)
     _check_folder(spec, folder)
     if (folder / "done").exists():
-        return _last_record(folder)
+        yield None
+        return
     built = build(spec, machine)
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +70,7 @@ def run(
         files.replace_text(folder / "spec.json", json.dumps(spec.to_dict(), indent=1))
         (folder / "error.txt").unlink(missing_ok=True)
         try:
-            return _train(built, folder, progress, not machine.skip_model_save, machine.log)
+            yield built
         except UsageError:
             if created:
                 _remove(folder)
@@ -67,42 +80,34 @@ def run(
             raise
 
 
-def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: str) -> dict[str, Any]:
-    """The loop, top to bottom."""
-    spec, algorithm, loader = run.spec, run.algorithm, run.loader
-    assert spec.steps is not None
-    averagers = averaging.make(spec.averaging, algorithm, run.training_images)
-    state = State(algorithm, averagers, meter := Meter())
-    first = state.load(folder, run.device)
-    records.truncate(folder / "results.jsonl", first)
-    for warning in run.dataset.warnings:
-        _log(folder, f"warning: {warning}")
-    _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
+@dataclass
+class Course:
+    """A run under way in its folder. first: the update that it began or goes on with."""
 
-    shown = live.start(log, folder, spec.run_id(), spec.to_dict(), first)
-    evaluations = set(records.evaluation_steps(spec))
-    bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
-    for step in bar:
-        if step % algorithm.problem.steps_per_epoch == 0:
-            algorithm.begin_epoch(loader.epoch_pools(run.split))
-        with run.autocast():
-            update(state, loader, step, run.seed)
+    run: Built
+    folder: Path
+    machine: Machine
+    state: State
+    shown: live.Log
+    first: int
 
-        if step not in evaluations:
-            continue
-        last = step == spec.steps - 1
-        losses, timing = meter.read()
-        for weights in ("raw", *averagers):
-            if weights != "raw" and not averagers[weights].ready(step, last):
+    def checkpoint(self, step: int) -> str:
+        """Evaluate every kind of weights after update ``step``, record, save; returns the last summary."""
+        run, state = self.run, self.state
+        last = step + 1 == run.spec.steps
+        losses, timing = state.meter.read()
+        text = ""
+        for weights in ("raw", *state.averagers):
+            if weights != "raw" and not state.averagers[weights].ready(step, last):
                 continue
-            with averagers[weights].swapped(algorithm) if weights != "raw" else nullcontext():
+            with state.averagers[weights].swapped(run.algorithm) if weights != "raw" else nullcontext():
                 started = time.perf_counter()
                 metrics = evaluate(run)
                 seconds = {**timing["seconds"], "evaluate": time.perf_counter() - started}
             if weights == "raw":
                 validation = [metrics[f"{part}/loss"] for part in run.split.parts["validation"]]
-                for averager in averagers.values():
-                    averager.evaluated(algorithm, step, sum(validation) / len(validation))
+                for averager in state.averagers.values():
+                    averager.evaluated(run.algorithm, step, sum(validation) / len(validation))
             record = {
                 **run.head,
                 "step": step,
@@ -115,17 +120,51 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: st
                 "memory_gb": peak_memory_gb(run.device),
             }
             if weights != "raw":
-                record["averaging"] = averagers[weights].info()
-            records.append(folder / "results.jsonl", record)
-            shown.write(record)
-            _log(folder, summary(record))
-            bar.set_postfix_str(summary(record), refresh=False)
-        state.save(folder, step + 1)
+                record["averaging"] = state.averagers[weights].info()
+            records.append(self.folder / "results.jsonl", record)
+            self.shown.write(record)
+            text = summary(record)
+            log(self.folder, text)
+        state.save(self.folder, step + 1)
+        state.meter.start()
+        return text
 
-    shown.close()
-    state.finish(folder, keep_weights)
-    _log(folder, "done")
-    return _last_record(folder)
+    def end(self) -> None:
+        """Write the weights and ``done``."""
+        self.shown.close()
+        self.state.finish(self.folder, not self.machine.skip_model_save)
+        log(self.folder, "done")
+
+
+def begin(run: Built, folder: Path, machine: Machine) -> Course:
+    """Take up the checkpoint, if there is one."""
+    spec, algorithm = run.spec, run.algorithm
+    averagers = averaging.make(spec.averaging, algorithm, run.training_images)
+    state = State(algorithm, averagers, Meter())
+    first = state.load(folder, run.device)
+    records.truncate(folder / "results.jsonl", first)
+    for warning in run.dataset.warnings:
+        log(folder, f"warning: {warning}")
+    log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
+    shown = live.start(machine.log, folder, spec.run_id(), spec.to_dict(), first)
+    return Course(run, folder, machine, state, shown, first)
+
+
+def _train(course: Course, progress: bool) -> None:
+    """The loop, top to bottom."""
+    run, spec, algorithm = course.run, course.run.spec, course.run.algorithm
+    assert spec.steps is not None
+    evaluations = set(records.evaluation_steps(spec))
+    steps = range(course.first, spec.steps)
+    bar = tqdm(steps, initial=course.first, total=spec.steps, disable=not progress, unit="step")
+    for step in bar:
+        if step % algorithm.problem.steps_per_epoch == 0:
+            algorithm.begin_epoch(run.loader.epoch_pools(run.split))
+        with run.autocast():
+            update(course.state, run.loader, step, run.seed)
+        if step in evaluations:
+            bar.set_postfix_str(course.checkpoint(step), refresh=False)
+    course.end()
 
 
 def update(state: State, loader: Loader, step: int, seed: int) -> None:
@@ -148,7 +187,8 @@ def evaluate(run: Built) -> dict[str, float]:
         }
 
 
-def _last_record(folder: Path) -> dict[str, Any]:
+def last_record(folder: Path) -> dict[str, Any]:
+    """The last line of the run's records."""
     return records.read_lines(folder / "results.jsonl")[0][-1]
 
 
@@ -174,7 +214,8 @@ def summary(record: Mapping[str, Any]) -> str:
     return f"step {record['step']} {record['weights']}: " + " ".join(losses + shown)
 
 
-def _log(folder: Path, text: str) -> None:
+def log(folder: Path, text: str) -> None:
+    """Add a line to the run's log."""
     with open(folder / "log.txt", "a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
