@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from . import files
 from .algorithm import Algorithm
@@ -24,7 +25,7 @@ class State:
         """Write checkpoint.pt; ``step`` is the next update."""
         state = {
             "step": step,
-            "algorithm": self.algorithm.state_dict(),
+            "algorithm": self._weights(),
             "optims": [optim.state_dict() for optim in self.algorithm.optims],
             "averagers": {name: averager.state_dict() for name, averager in self.averagers.items()},
             "meter": self.meter.state_dict(),
@@ -48,10 +49,14 @@ class State:
     def finish(self, folder: Path, keep_weights: bool) -> None:
         """Write weights.pt ({kind of weights: state dict}) and then ``done``; the checkpoint goes."""
         if keep_weights:
-            weights = {"raw": self.algorithm.state_dict()}
+            weights = {"raw": self._weights()}
             for name, averager in self.averagers.items():
                 with averager.swapped(self.algorithm):
-                    weights[name] = {k: v.clone() for k, v in self.algorithm.state_dict().items()}
+                    weights[name] = self._weights()
             files.replace(folder / "weights.pt", lambda file: torch.save(weights, file))
         files.replace_text(folder / "done", "")
         (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copies: a row of a larger tensor would be saved with all of it."""
+        return {name: value.clone() for name, value in self.algorithm.state_dict().items()}
