@@ -14,6 +14,7 @@ from .data import evaluation, views
 from .ratio import Ratio
 from .start import memory, start
 from .step import epoch, step
+from .vectorize import vectorize
 
 BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "step": step,
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "evaluation": evaluation,
     "start": start,
     "memory": memory,
+    "vectorize": vectorize,
 }
 
 
