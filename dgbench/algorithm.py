@@ -16,6 +16,8 @@ from . import networks
 from .hparams import Declared
 
 Logs = dict[str, Tensor]
+MULTI_SOURCE = ("domain_generalization", "semi_supervised", "domain_adaptation")
+"""The tasks with labelled images of several domains, for methods that compare domains."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Problem:
 
     input_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
-    num_domains: int  # source domains in a batch
+    num_domains: int  # source domains in a batch; the two domains of retrieval
     num_steps: int
     steps_per_epoch: int
     labelled_sizes: tuple[int, ...] = ()  # images per labelled pool
@@ -33,25 +35,44 @@ class Problem:
     pretrained: str = "none"
     freeze_bn: bool = False
 
+    @property
+    def num_unlabelled(self) -> int:
+        """U, the unlabelled domains in a batch."""
+        return len(self.unlabelled_sizes)
+
 
 @dataclass
 class Batch:
-    """A flat, domain-major mini-batch: N = D * B rows, rows [i*B, (i+1)*B) are source domain i."""
+    """A flat, domain-major mini-batch: N = D * B rows, rows [i*B, (i+1)*B) are source domain i.
+
+    Unlabelled rows, where the method needs them, are as many for each of U domains: M = U * B', in the same
+    order. Under ``retrieval`` there are no labelled rows (N = 0).
+    """
 
     x: Tensor  # (N, C, H, W) float
     y: Tensor  # (N,) int64
     d: Tensor  # (N,) int64, source domain
     idx: Tensor  # (N,) int64, index in the domain's pool
-    num_domains: int
+    num_domains: int  # D
     x2: Tensor | None = None  # (N, C, H, W) strong view of x
-    u: Tensor | None = None  # (M, C, H, W) unlabelled, weak view
-    u2: Tensor | None = None  # (M, C, H, W) unlabelled, strong view
-    ud: Tensor | None = None  # (M,) int64, domain of u
+    u: Tensor | None = None  # (M, C, H, W) unlabelled, weak view; of retrieval, a draw of its view
+    u2: Tensor | None = None  # (M, C, H, W) the same images: strong view; of retrieval, a second draw
+    ud: Tensor | None = None  # (M,) int64, domain of u among the unlabelled ones
     uidx: Tensor | None = None  # (M,) int64, index of u in the domain's pool
+    num_unlabelled: int = 0  # U
 
     def per_domain(self, values: Tensor) -> Tensor:
         """(N, ...) -> (D, B, ...): a view, no copy."""
         return values.view(self.num_domains, -1, *values.shape[1:])
+
+    def per_unlabelled(self, values: Tensor) -> Tensor:
+        """(M, ...) -> (U, B', ...): a view, no copy."""
+        return values.view(self.num_unlabelled, -1, *values.shape[1:])
+
+    @property
+    def images(self) -> int:
+        """How many images it holds, several views of one counted once."""
+        return len(self.x) + (0 if self.u is None else len(self.u))
 
     @property
     def members(self) -> Tensor:
@@ -69,9 +90,9 @@ class Algorithm(nn.Module):
     """{name: (default, range)}, names as in DomainBed where it has the method."""
     hparams_on: ClassVar[Mapping[str, Declared]] = {}
     """{data set: {name: (default, range)}}: what differs there."""
-    tasks: ClassVar[tuple[str, ...]] = ("domain_generalization", "single_source")
+    tasks: ClassVar[tuple[str, ...]] = (*MULTI_SOURCE, "single_source")
     needs: ClassVar[tuple[str, ...]] = ()
-    """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (x2, u2)."""
+    """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (x2, u2), "two" (u2)."""
     min_domains: ClassVar[int] = 1
     """Least number of source domains that the method is defined for."""
 
@@ -98,8 +119,15 @@ class Algorithm(nn.Module):
         return self.featurizer(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits for evaluation: (N, C, H, W) -> (N, num_classes)."""
+        """What evaluation reads: (N, C, H, W) -> logits (N, num_classes); of retrieval, embeddings (N, F)."""
         return self.classifier(self.features(x))
+
+    def keep(self, logits: Tensor) -> Tensor | None:
+        """Which unlabelled images (N,) would be trained on, given logits (N, C); None: no pseudo-labels.
+
+        Evaluation records pseudo-label accuracy from it. It changes no state.
+        """
+        return None
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The objective as a scalar, and scalars to log beside it."""
@@ -128,7 +156,17 @@ class Algorithm(nn.Module):
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Fresh optimizers; called once, and again after ``reset_optimizers``."""
-        return [self.optimizer(self.parameters())]
+        return [self.optimizer(self.groups())]
+
+    def groups(self) -> Any:
+        """The parameters; as two groups where the featurizer has its own learning rate."""
+        factor = self.hp["featurizer_lr"]
+        if factor == 1:
+            return self.parameters()
+        own = list(self.featurizer.parameters())
+        known = {id(p) for p in own}
+        others = [p for p in self.parameters() if id(p) not in known]
+        return [{"params": own, "lr": self.hp["lr"] * factor}, {"params": others}]
 
     def optimizer(self, params: Any, lr: float | None = None) -> torch.optim.Optimizer:
         """The run's optimizer with its learning rate and weight decay: Adam unless it says otherwise."""

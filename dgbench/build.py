@@ -14,7 +14,7 @@ from . import averaging, hparams, networks, registry, tasks
 from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
-from .loaders import Loader
+from .loaders import Draw, Loader
 from .machine import Machine, code_version, prepare
 from .spec import RunSpec
 from .tasks import Split
@@ -36,7 +36,8 @@ class Built:
 
     def training_images(self) -> Iterator[Tensor]:
         """Training batches (N, C, H, W) in the order of the steps, for estimating statistics."""
-        return (self.loader.batch(step).x for step in count())
+        batches = (self.loader.batch(step) for step in count())
+        return (batch.x if batch.u is None or len(batch.x) else batch.u for batch in batches)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of updates and evaluations."""
@@ -64,10 +65,13 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
         )
     for text in spec.averaging:
         averaging.parse(text)
+        if text.startswith("swad") and spec.task == "retrieval":
+            raise UsageError("swad reads validation losses, which retrieval lacks; choose from: ema, swa")
     dataset = registry.find("datasets", spec.dataset)
     hp = hparams.resolve(method, dataset, spec.hparams, spec.hparams_seed, spec.trial_seed)
-    if hp["batch_size"] < 1:
-        raise UsageError(f"hyper-parameter batch_size={hp['batch_size']} must be at least 1")
+    for name in {"batch_size", "unlabelled_ratio"} & hp.keys():
+        if hp[name] < 1:
+            raise UsageError(f"hyper-parameter {name}={hp[name]} must be at least 1")
     if hp["nesterov"] and hp["momentum"] <= 0:
         raise UsageError("hyper-parameter nesterov=True needs a momentum above 0")
     return method, hp
@@ -80,45 +84,64 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     cls: Any = registry.find("datasets", spec.dataset)
     dataset: Dataset = cls(machine.data_dir, spec.trial_seed, spec.image_size or None, machine.cache)
     split = tasks.TASKS[spec.task](spec, dataset, dataset.domain_names(machine.data_dir))
-    if len(split.labelled) < method.min_domains:
+    sources = len(split.labelled or split.unlabelled)
+    if sources < method.min_domains:
         raise UsageError(
             f"{method.__name__} needs at least {method.min_domains} source domains, "
-            f"{len(split.labelled)} are left; choose fewer targets or a data set with more domains"
+            f"{sources} are left; choose fewer targets or a data set with more domains"
         )
     seed = hparams.seed_hash(spec.trial_seed, spec.seed)
-    size = spec.image_size or split.labelled[0].domain.images.shape[1]
-    steps_per_epoch = min(len(pool) for pool in split.labelled) / hp["batch_size"]
+    size = spec.image_size or split.training[0].domain.images.shape[1]
+    draws = _draws(spec, method, hp, dataset, split)
+    steps_per_epoch = _steps_per_epoch(spec, *draws)
     problem = _problem(spec, split, dataset, size, steps_per_epoch)
     torch.manual_seed(hparams.seed_hash(seed, "weights"))
     algorithm = method(problem, hp)
     head = _head(spec, hp, split, algorithm)  # hashes pretrained weights before they train
     algorithm.to(device).to(memory_format=torch.channels_last)
     algorithm.train()
-    loader = Loader(
-        split.labelled,
-        batch_size=hp["batch_size"],
-        seed=seed,
-        view=dataset.views["train"] if hp["data_augmentation"] else "none",
-        size=size,
-        mean_std=networks.mean_and_std(problem.backbone) if dataset.input_shape is None else None,
-        class_balanced=hp["class_balanced"],
-        sampling=dataset.sampling,
-        device=device,
-        workers=machine.data_workers,
-    )
+    mean_std = networks.mean_and_std(problem.backbone) if dataset.input_shape is None else None
+    loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
+
+
+def _draws(
+    spec: RunSpec, method: type[Algorithm], hp: Mapping[str, Any], dataset: Dataset, split: Split
+) -> tuple[Draw, Draw | None]:
+    """What a step draws of the labelled and of the unlabelled pools."""
+    views, rows = dataset.views, hp["batch_size"]
+    weak = views["weak" if tasks.GIVES[spec.task] else "train"] if hp["data_augmentation"] else "none"
+    strong = [views["strong"]] if "strong" in method.needs else []
+    labelled = Draw(split.labelled, rows, [weak, *strong], dataset.sampling, hp["class_balanced"])
+    if "unlabelled" not in method.needs:
+        return labelled, None
+    if "two" in method.needs:
+        return labelled, Draw(split.unlabelled, rows, [views["two"]] * 2, "epochs")
+    rows *= hp["unlabelled_ratio"]
+    return labelled, Draw(split.unlabelled, rows, [weak, *strong], dataset.sampling)
+
+
+def _steps_per_epoch(spec: RunSpec, labelled: Draw, unlabelled: Draw | None) -> float:
+    """Updates in which the least pool that a method trains on is seen once; of retrieval, the largest.
+
+    Unlabelled images count where there are any.
+    """
+    draw = unlabelled or labelled
+    least = max if spec.task == "retrieval" else min
+    return least(map(len, draw.pools)) / draw.batch_size
 
 
 def _problem(spec: RunSpec, split: Split, dataset: Dataset, size: int, steps_per_epoch: float) -> Problem:
     assert spec.backbone and spec.pretrained and spec.steps
+    sizes = tuple(map(len, split.labelled)), tuple(map(len, split.unlabelled))
     return Problem(
         input_shape=dataset.input_shape or (3, size, size),
         num_classes=dataset.num_classes,
-        num_domains=len(split.labelled),
+        num_domains=len(sizes[0] or sizes[1]),
         num_steps=spec.steps,
         steps_per_epoch=max(1, int(steps_per_epoch)),
-        labelled_sizes=tuple(map(len, split.labelled)),
-        unlabelled_sizes=tuple(map(len, split.unlabelled)),
+        labelled_sizes=sizes[0],
+        unlabelled_sizes=sizes[1],
         backbone=spec.backbone,
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),

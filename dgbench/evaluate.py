@@ -1,6 +1,6 @@
 """Metrics of a model on a part."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,13 +15,44 @@ def accuracy(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]) -> 
 
     The model is put in evaluation mode and back. One synchronisation with the device per call.
     """
+    right: Tensor | float = 0.0
+    loss: Tensor | float = 0.0
+    count = 0
+    for logits, y in predictions(algorithm, batches):
+        right = right + (logits.argmax(1) == y).sum()
+        loss = loss + cross_entropy(logits, y, reduction="sum").double()
+        count += len(y)
+    return {"acc": float(right) / count, "loss": float(loss) / count}
+
+
+@torch.inference_mode()
+def pseudo_labels(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """How good a method's pseudo-labels are: {"pseudo_acc", "keep", and "kept_acc" where any is kept}.
+
+    "keep": share of the images that it would train on now; "pseudo_acc" and "kept_acc": share whose label
+    would be right, of all and of the kept ones. Empty for a method without pseudo-labels.
+    """
+    zero: Tensor | float = 0.0
+    right, kept, both, count = zero, zero, zero, 0
+    for logits, y in predictions(algorithm, batches):
+        keeps = algorithm.keep(logits)
+        if keeps is None:
+            return {}
+        hit = logits.argmax(1) == y
+        right, kept, both = right + hit.sum(), kept + keeps.sum(), both + (hit & keeps).sum()
+        count += len(y)
+    found = {"pseudo_acc": float(right) / count, "keep": float(kept) / count}
+    return found | ({"kept_acc": float(both) / float(kept)} if kept else {})
+
+
+def predictions(
+    algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits in float32, y) of each batch; the model is in evaluation mode meanwhile."""
     training = algorithm.training
     algorithm.eval()
-    right, loss, count = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64), 0
-    for x, y in batches:
-        logits = algorithm(x).float()
-        right = right.to(x.device) + (logits.argmax(1) == y).sum()
-        loss = loss.to(x.device) + cross_entropy(logits, y, reduction="sum").double()
-        count += len(y)
-    algorithm.train(training)
-    return {"acc": right.item() / count, "loss": loss.item() / count}
+    try:
+        for x, y in batches:
+            yield algorithm(x).float(), y
+    finally:
+        algorithm.train(training)

@@ -10,7 +10,7 @@ from .errors import UsageError
 from .runs import Run
 from .spec import RunSpec
 
-METRICS: Mapping[str, str] = {}
+METRICS: Mapping[str, str] = {"retrieval": "P@1"}
 """{task: the metric that its validation and test parts are scored by}; ``DEFAULT_METRIC`` for the others."""
 DEFAULT_METRIC = "acc"
 LABEL_FREE = {"entropy": "lowest", "im": "highest", "confidence": "highest", "snd": "highest"}
@@ -88,7 +88,12 @@ class _LeftOut:
 
 def metric(run: Run) -> str:
     """What the run's parts are scored by."""
-    return METRICS.get(run.spec.task, DEFAULT_METRIC)
+    return score(run.spec.task)
+
+
+def score(task: str) -> str:
+    """The metric that a task's validation and test parts are scored by."""
+    return METRICS.get(task, DEFAULT_METRIC)
 
 
 def accuracy(run: Run, rows: np.ndarray, part: str) -> np.ndarray:

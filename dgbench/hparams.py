@@ -96,6 +96,7 @@ class Option:
 
 Declared = Mapping[str, tuple[Any, Range | Option | None]]
 
+SCHEDULES = ("constant", "cosine", "cosine_epoch", "inverse")
 OPTIMIZERS = Option(("adam", "adamw", "sgd"))
 
 SHARED: Declared = {
@@ -109,8 +110,14 @@ SHARED: Declared = {
     "optimizer": ("adam", OPTIMIZERS),
     "momentum": (0.0, None),  # of sgd
     "nesterov": (False, None),
+    "featurizer_lr": (1.0, None),  # times lr
+    "lr_schedule": ("constant", Option(SCHEDULES)),
+    "lr_gamma": (1e-3, None),  # of the schedule "inverse"
 }
 """What every method has, for 224-pixel images: DomainBed's, and the optimizer, which is Adam there."""
+
+UNLABELLED: Declared = {"unlabelled_ratio": (1, None)}
+"""What methods that need unlabelled images have besides: their rows per domain over ``batch_size``."""
 
 SMALL_IMAGES: Declared = {
     "lr": (1e-3, LogUniform(-4.5, -2.5)),
@@ -143,6 +150,7 @@ def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
     """A method's hyper-parameters; later wins: shared, the data set's, the method's, ``hparams_on``."""
     return {
         **SHARED,
+        **(UNLABELLED if "unlabelled" in getattr(algorithm, "needs", ()) else {}),
         **dataset.hparams,  # type: ignore[attr-defined]
         **algorithm.hparams,  # type: ignore[attr-defined]
         **algorithm.hparams_on.get(dataset.__name__, {}),  # type: ignore[attr-defined]

@@ -12,6 +12,13 @@ from tabulate import tabulate
 from . import flags, hparams, registry, sweep, tasks
 from .errors import exit_on_usage_error, unknown
 
+SHORT = {
+    "domain_generalization": "DG",
+    "single_source": "single",
+    "semi_supervised": "semi",
+    "domain_adaptation": "DA",
+    "retrieval": "retrieval",
+}
 KINDS = ("algorithms", "datasets", "tasks", "sweeps")
 
 
@@ -36,8 +43,8 @@ def method_table() -> str:
         arxiv = re.search(r"arXiv:? ?(\d{4}\.\d{4,5})", text)
         link = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else ""
         cls: Any = registry.find("algorithms", name)
-        initials = ", ".join("".join(word[0] for word in task.split("_")).upper() for task in cls.tasks)
-        table.append((f"`{name}`", title["title"], title["paper"], link, initials))
+        able = ", ".join(short for task, short in SHORT.items() if task in cls.tasks)
+        table.append((f"`{name}`", title["title"], title["paper"], link, able))
     return tabulate(table, headers=("method", "title", "paper", "arXiv", "tasks"), tablefmt="github")
 
 

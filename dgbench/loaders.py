@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,53 +20,80 @@ from torch import Tensor
 from .ahead import Ahead
 from .algorithm import Batch
 from .tasks import Pool, Split
-from .views import VIEWS, Normalize, View
+from .views import VIEWS, Normalize
 
 ROWS, AUGMENT, EPOCHS = range(3)  # streams of random numbers
+SECOND, UNLABELLED = 3, 6  # added for the second view; for unlabelled images
 SAMPLINGS = ("replacement", "epochs")
 EVALUATION_PIXELS = {"cpu": 2**18, "cuda": 2**22}
 """Pixels of one evaluation batch; larger ones leave a processor's cache, and need more memory."""
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn at each step: B rows of each pool, once for every view."""
+
+    pools: Sequence[Pool]
+    batch_size: int  # B, rows per pool
+    views: Sequence[str]  # names in ``views.VIEWS``
+    sampling: str = "replacement"  # one of ``SAMPLINGS``
+    class_balanced: bool = False  # classes equally likely, always with replacement
+
+
 class Loader:
-    """Endless training batches of B rows per source domain, and evaluation batches of any pool."""
+    """Endless training batches, and evaluation batches of any pool."""
 
     def __init__(
         self,
-        pools: Sequence[Pool],
-        batch_size: int,
+        labelled: Draw,
         seed: int,
-        view: str,
         size: int,
         mean_std: tuple[Sequence[float], Sequence[float]] | None,
-        class_balanced: bool,
         device: torch.device,
         workers: int = 0,
-        sampling: str = "replacement",
+        unlabelled: Draw | None = None,
     ) -> None:
         """size: pixels of a view's side. mean_std: per channel, after scaling to [0, 1]; None leaves it.
 
-        class_balanced: classes equally likely, always with replacement. sampling: one of ``SAMPLINGS``.
-        workers: processes that prepare coming batches on the CPU; 0: in line.
+        workers: processes that prepare coming batches on the CPU; 0: in line. A draw without pools gives
+        batches without rows.
         """
-        self.device = device
+        self.device, self.num_domains = device, len(labelled.pools)
         self.size, self.normalize = size, None if mean_std is None else Normalize(*mean_std)
-        self.stream = Stream(
-            pools, batch_size, seed, VIEWS[view], size, self.normalize, class_balanced, device, sampling
-        )
-        self.prepared = Ahead(self.stream.prepared, workers) if workers else self.stream.prepared
-        self.domain_of_row = torch.arange(len(pools), device=device).repeat_interleave(batch_size)
+        draws = {"labelled": labelled, "unlabelled": unlabelled}
+        self.streams = {
+            name: Stream(draw, seed, UNLABELLED * (name == "unlabelled"), size, self.normalize, device)
+            for name, draw in draws.items()
+            if draw and draw.pools
+        }
+        self.prepared = Ahead(self._prepare, workers) if workers else self._prepare
+
+    def _prepare(self, step: int) -> Tensor:
+        """What the CPU does for a step: the streams' images one after another."""
+        parts = [stream.prepared(step) for stream in self.streams.values()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def batch(self, step: int) -> Batch:
-        """The batch of an update; N = D * B rows, domain-major."""
-        rows, pools = self.stream.rows(step), self.stream.pools
-        labels = np.concatenate([_labels(p)[r] for p, r in zip(pools, rows, strict=True)])
+        """The batch of an update."""
+        streams = self.streams.values()
+        parts = self.prepared(step).split([stream.prepared_rows for stream in streams])
+        drawn = {
+            name: stream.drawn(part, step)
+            for (name, stream), part in zip(self.streams.items(), parts, strict=True)
+        }
+        unlabelled = drawn.get("unlabelled")
+        found: dict[str, Any] = {}
+        if unlabelled is not None:
+            u, *u2 = unlabelled.views
+            found = {"u": u, "u2": u2[0] if u2 else None, "ud": unlabelled.domain, "uidx": unlabelled.rows}
+            found["num_unlabelled"] = len(self.streams["unlabelled"].draw.pools)
+        if "labelled" not in drawn:
+            none = torch.empty(0, dtype=torch.int64, device=self.device)
+            return Batch(found["u"][:0], none, none, none, found["num_unlabelled"], **found)
+        own = drawn["labelled"]
+        x, *x2 = own.views
         return Batch(
-            x=self.stream.on_device(self.prepared(step), step, rows),
-            y=torch.from_numpy(labels).to(self.device),
-            d=self.domain_of_row,
-            idx=torch.from_numpy(np.concatenate(rows)).to(self.device),
-            num_domains=len(pools),
+            x, own.labels(), own.domain, own.rows, self.num_domains, x2=x2[0] if x2 else None, **found
         )
 
     def evaluation(self, pool: Pool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,81 +116,118 @@ class Loader:
 
     def epoch_pools(self, split: Split) -> list["EpochPool"]:
         """What ``Algorithm.begin_epoch`` may look at: the training images, without labels."""
-        return [EpochPool(self, pool) for pool in (*split.labelled, *split.unlabelled)]
+        return [EpochPool(self, pool) for pool in split.training]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The rows of a step: images in each view, and where they come from."""
+
+    stream: "Stream"
+    views: list[Tensor]  # (N, C, H, W) each
+    domain: Tensor  # (N,) int64, position of the pool
+    own: list[np.ndarray]  # indices in each pool
+
+    @property
+    def rows(self) -> Tensor:
+        """(N,) int64, index in the pool."""
+        return torch.from_numpy(np.concatenate(self.own)).to(self.stream.device)
+
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        pools = self.stream.draw.pools
+        labels = np.concatenate([_labels(p)[r] for p, r in zip(pools, self.own, strict=True)])
+        return torch.from_numpy(labels).to(self.stream.device)
 
 
 @dataclass(frozen=True)
 class Stream:
     """What each step draws from some pools: a pure function of the step, also in another process."""
 
-    pools: Sequence[Pool]
-    batch_size: int
+    draw: Draw
     seed: int
-    view: View
+    first: int  # of its streams of random numbers
     size: int
     normalize: Normalize | None
-    class_balanced: bool
     device: torch.device
-    sampling: str = "replacement"
     _orders: dict[int, tuple[int, np.ndarray]] = field(
         default_factory=dict
     )  # pool -> its last (epoch, order)
 
     @cached_property
     def _cumulative(self) -> list[np.ndarray | None]:
-        return [_class_weights(pool) if self.class_balanced else None for pool in self.pools]
+        return [_class_weights(pool) if self.draw.class_balanced else None for pool in self.draw.pools]
+
+    @cached_property
+    def _domain(self) -> Tensor:
+        return torch.arange(len(self.draw.pools), device=self.device).repeat_interleave(self.draw.batch_size)
+
+    @property
+    def prepared_rows(self) -> int:
+        """Rows of ``prepared``: of every view on the CPU, of the images where another device views them."""
+        views = len(self.draw.views) if self.device.type == "cpu" else 1
+        return views * len(self.draw.pools) * self.draw.batch_size
 
     def rows(self, step: int) -> list[np.ndarray]:
         """Indices (B,) in each pool."""
-        return [self._rows(i, step) for i in range(len(self.pools))]
+        return [self._rows(i, step) for i in range(len(self.draw.pools))]
 
     def _rows(self, i: int, step: int) -> np.ndarray:
         cumulative = self._cumulative[i]
-        if self.sampling == "epochs" and cumulative is None:
+        if self.draw.sampling == "epochs" and cumulative is None:
             return self._rows_of_epochs(i, step)
-        draw = self._generator(ROWS, i, step)
+        generator = self._generator(ROWS, i, step)
         if cumulative is None:
-            return draw.integers(len(self.pools[i]), size=self.batch_size)
-        return np.searchsorted(cumulative, draw.random(self.batch_size), side="right")
+            return generator.integers(len(self.draw.pools[i]), size=self.draw.batch_size)
+        return np.searchsorted(cumulative, generator.random(self.draw.batch_size), side="right")
 
     def _rows_of_epochs(self, i: int, step: int) -> np.ndarray:
-        at = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(at, len(self.pools[i]))
+        at = np.arange(step * self.draw.batch_size, (step + 1) * self.draw.batch_size)
+        epochs, places = np.divmod(at, len(self.draw.pools[i]))
         return np.concatenate([self._order(i, e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
 
     def _order(self, i: int, epoch: int) -> np.ndarray:
         """The permutation of an epoch, a function of its number; the last one is kept, it takes a while."""
         known, order = self._orders.get(i, (None, None))
         if known != epoch or order is None:
-            order = self._generator(EPOCHS, i, epoch).permutation(len(self.pools[i]))
+            order = self._generator(EPOCHS, i, epoch).permutation(len(self.draw.pools[i]))
             self._orders[i] = (epoch, order)
         return order
 
     def prepared(self, step: int) -> Tensor:
-        """What the CPU does: the images (N, C, H, W) in the view, or those that another device puts in it."""
+        """What the CPU does: the images (N, C, H, W) in every view, or those that another device views."""
         rows = self.rows(step)
-        images = gather(list(zip(self.pools, rows, strict=True)))
-        return self._viewed(images, step, rows) if self.device.type == "cpu" else images
+        images = gather(list(zip(self.draw.pools, rows, strict=True)))
+        if self.device.type != "cpu":
+            return images
+        views = self._viewed(images, step, rows)
+        return views[0] if len(views) == 1 else torch.cat(views)
 
-    def on_device(self, prepared: Tensor, step: int, rows: Sequence[np.ndarray]) -> Tensor:
-        """The images (N, C, H, W) in the view, on the device, from what ``prepared`` gave."""
+    def drawn(self, prepared: Tensor, step: int) -> Drawn:
+        """The rows of a step on the device, from what ``prepared`` gave."""
+        rows = self.rows(step)
         if self.device.type == "cpu":
-            return prepared
-        return self._viewed(prepared.to(self.device, non_blocking=True), step, rows)
+            views = list(prepared.chunk(len(self.draw.views)))
+        else:
+            views = self._viewed(prepared.to(self.device, non_blocking=True), step, rows)
+        return Drawn(self, views, self._domain, rows)
 
-    def _viewed(self, images: Tensor, step: int, rows: Sequence[np.ndarray]) -> Tensor:
-        uniforms = [
-            self._generator(AUGMENT, i, step).random((len(r), self.view.draws)) for i, r in enumerate(rows)
-        ]
-        sizes = None
-        if all(pool.domain.sizes is not None for pool in self.pools):
-            sizes = torch.from_numpy(
-                np.concatenate([_sizes(p)[r] for p, r in zip(self.pools, rows, strict=True)])
-            )
-        return self.view(images, torch.from_numpy(np.concatenate(uniforms)), self.size, sizes, self.normalize)
+    def _viewed(self, images: Tensor, step: int, rows: Sequence[np.ndarray]) -> list[Tensor]:
+        pools, sizes = self.draw.pools, None
+        if all(pool.domain.sizes is not None for pool in pools):
+            sizes = torch.from_numpy(np.concatenate([_sizes(p)[r] for p, r in zip(pools, rows, strict=True)]))
+        views = []
+        for number, view in enumerate(VIEWS[name] for name in self.draw.views):
+            stream = AUGMENT + SECOND * number
+            uniforms = [
+                self._generator(stream, i, step).random((len(r), view.draws)) for i, r in enumerate(rows)
+            ]
+            drawn = torch.from_numpy(np.concatenate(uniforms))
+            views.append(view(images, drawn, self.size, sizes, self.normalize))
+        return views
 
     def _generator(self, stream: int, i: int, step: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, stream, self.pools[i].env, step))
+        return np.random.default_rng((self.seed, self.first + stream, self.draw.pools[i].env, step))
 
 
 @dataclass(frozen=True)

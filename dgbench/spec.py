@@ -16,6 +16,7 @@ from .errors import UsageError, unknown
 from .tasks import TASKS
 
 AVERAGING = ("ema", "swa", "swad", "swad_paper")
+SPLITS = ("official", "held_out")
 PRECISIONS = ("float32", "bf16")
 
 
@@ -48,6 +49,8 @@ class RunSpec:
     pretrained: str | None = _flag(None, "name of the weights, or none; default: none for small networks")
     freeze_bn: bool | None = _flag(None, "freeze batch-norm statistics; default: when pretrained")
     image_size: int | None = _flag(None, "pixels, for data sets of image files")
+    labels_per_class: int = _flag(10, "semi_supervised: labelled images per class and source domain")
+    split: str = _flag("official", f"retrieval: one of {', '.join(SPLITS)}; images scored on")
     precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
 
     def resolved(self, data_dir: Path | None = None) -> "RunSpec":
@@ -59,8 +62,9 @@ class RunSpec:
         for name in self.averaging:
             if name.partition(":")[0] not in AVERAGING:
                 raise unknown("averaging", name.partition(":")[0], AVERAGING)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        for name, choices in {"precision": PRECISIONS, "split": SPLITS}.items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
         fixed = dataset.input_shape is not None
         if fixed and self.image_size not in (None, 0):
             raise UsageError(f"--image_size has no meaning for {self.dataset}, whose images have one size")
@@ -93,6 +97,8 @@ class RunSpec:
             raise UsageError("--steps and --checkpoint_freq must be at least 1")
         if not 0 < self.holdout_fraction < 1:
             raise UsageError(f"--holdout_fraction {self.holdout_fraction} is not between 0 and 1")
+        if self.labels_per_class < 1:
+            raise UsageError(f"--labels_per_class {self.labels_per_class} must be at least 1")
         if self.hparams_seed < 0 or self.trial_seed < 0:
             raise UsageError("--trial_seed and --hparams_seed must not be negative")
 
@@ -117,7 +123,10 @@ class RunSpec:
         """
         told = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
-        where = "+".join(self.test_envs if self.task != "single_source" else self.source_envs)
+        targets, sources = "+".join(self.test_envs), "+".join(self.source_envs)
+        where = sources if self.task == "single_source" else targets
+        if self.task == "domain_adaptation" and sources:
+            where = f"{sources}_to_{targets}"
         safe = "".join(c if c.isalnum() or c in "+-." else "_" for c in where)[:40]
         seeds = f"t{self.trial_seed}-h{self.hparams_seed}"
         return f"{self.dataset}-{self.algorithm}-{safe}-{seeds}-{digest}"

@@ -11,7 +11,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +30,45 @@ def grid(
     n_hparams_from: int = 0,
     data_dir: Path | None = None,
     test_env_pairs: bool = False,
+    pairs: bool = False,
     envs: Sequence[str] = (),
     **fixed: Any,
 ) -> list[RunSpec]:
     """Every trial x data set x algorithm x target x hyper-parameter draw, as resolved specs.
 
-    envs: only these targets (sources, for single_source), default all. test_env_pairs: also hold out every
-    pair of domains, which leave-one-domain-out selection needs. fixed: other fields of ``RunSpec``.
+    envs: only these targets (sources, for single_source; for retrieval, pairs of these), default all.
+    test_env_pairs: also hold out every pair of domains, which leave-one-domain-out selection needs. pairs:
+    one source for each target, every ordered pair. fixed: other fields of ``RunSpec``.
     """
+    task = fixed.get("task", "domain_generalization")
     runs = []
     for trial, dataset, algorithm in itertools.product(range(n_trials), datasets, algorithms):
         data: Any = registry.find("datasets", dataset)
         names = data.domain_names(data_dir)
-        single = fixed.get("task") == "single_source"
         chosen = RunSpec(dataset, algorithm, test_envs=tuple(envs)).resolved(data_dir).test_envs or names
-        held_out: list[tuple[str, ...]] = [(name,) for name in chosen]
-        if single and data.validation and not envs:
-            held_out = [()]  # its own source
+        roles = _roles(task, names, chosen, pairs)
+        if task == "single_source" and data.validation and not envs:
+            roles = [{"source_envs": ()}]  # its own source
         if test_env_pairs:
-            held_out += list(itertools.combinations(names, 2))
-        for held, draw in itertools.product(held_out, range(n_hparams_from, n_hparams)):
-            spec = RunSpec(dataset, algorithm, trial_seed=trial, hparams_seed=draw, **fixed)
-            spec = replace(spec, source_envs=held) if single else replace(spec, test_envs=held)
+            roles += [{"test_envs": pair} for pair in itertools.combinations(names, 2)]
+        for role, draw in itertools.product(roles, range(n_hparams_from, n_hparams)):
+            spec = RunSpec(dataset, algorithm, trial_seed=trial, hparams_seed=draw, **fixed | role)
             runs.append(spec.resolved(data_dir))
     return runs
+
+
+def _roles(
+    task: str, names: Sequence[str], chosen: Sequence[str], pairs: bool
+) -> list[dict[str, tuple[str, ...]]]:
+    """Which domains are source and target in each run of a trial."""
+    if task == "retrieval":
+        return [{"test_envs": pair} for pair in itertools.combinations(chosen, 2)]
+    if task == "single_source":
+        return [{"source_envs": (name,)} for name in chosen]
+    if pairs:
+        others = [(source, target) for target in chosen for source in names if source != target]
+        return [{"source_envs": (source,), "test_envs": (target,)} for source, target in others]
+    return [{"test_envs": (name,)} for name in chosen]
 
 
 def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
@@ -162,6 +176,7 @@ def _runs(args: Any) -> list[RunSpec]:
         n_hparams_from=args.n_hparams_from,
         data_dir=args.data_dir,
         test_env_pairs=args.test_env_pairs,
+        pairs=args.pairs,
         envs=args.envs,
         **fixed,
     )
@@ -179,6 +194,7 @@ def _parser() -> flags.Parser:
     parser.add_argument("--envs", nargs="+", default=[], help="only these targets (single_source: sources)")
     parser.add_argument("--single_test_envs", action="store_true", help="the default here; DomainBed's flag")
     parser.add_argument("--test_env_pairs", action="store_true", help="also hold out each pair of domains")
+    parser.add_argument("--pairs", action="store_true", help="one source for each target, every pair")
     parser.add_argument("--output_dir", type=Path, required=True, help="the sweep's folder")
     parser.add_argument("--launcher", default="pool", help="serial or pool")
     parser.add_argument("--workers", type=int, default=0, help="of the pool; default: GPUs, or CPU cores")

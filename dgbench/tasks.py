@@ -4,8 +4,9 @@ Each domain is cut in an "in" part (80 %) and an "out" part (20 %), DomainBed's 
 sees ``labelled`` and ``unlabelled`` pools only; the target's labels stay in ``evaluated``.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,14 @@ class Pool:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def without_labels(self) -> "Pool":
+        """The same images for a method that must not see their labels."""
+        return replace(self, labels=None)
+
+    def take(self, rows: np.ndarray) -> "Pool":
+        """The images at ``rows`` of this pool."""
+        return replace(self, indices=self.indices[rows], labels=_some(self.labels, rows))
+
 
 @dataclass(frozen=True)
 class Split:
@@ -39,10 +48,17 @@ class Split:
     evaluated: dict[str, Pool]
     parts: dict[str, list[str]]  # "validation": selected on; "test": scored on; "oracle": on request only
     unlabelled: tuple[Pool, ...] = field(default=())
+    pseudo: dict[str, Pool] = field(default_factory=dict)
+    """The unlabelled pools of ``semi_supervised`` with their labels, by key; evaluation alone sees them."""
+
+    @property
+    def training(self) -> tuple[Pool, ...]:
+        """What a method trains on: the labelled pools, then the unlabelled ones."""
+        return (*self.labelled, *self.unlabelled)
 
     @property
     def domains(self) -> dict[str, Domain]:
-        pools = (*self.labelled, *self.unlabelled, *self.evaluated.values())
+        pools = (*self.training, *self.evaluated.values())
         return {pool.domain.name: pool.domain for pool in pools}
 
 
@@ -79,10 +95,7 @@ def single_source(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Spl
     if len(sources) != 1:
         raise UsageError(f"single_source trains on one domain; give one of --source_envs {' '.join(envs)}")
     loaded = {domain.name: domain for domain in dataset.load([*sources, *own, *targets])}
-    everything = {
-        name: Pool(domain, envs.index(name), np.arange(len(domain)), domain.labels)
-        for name, domain in loaded.items()
-    }
+    everything = {name: _everything(domain, envs.index(name)) for name, domain in loaded.items()}
     (source,) = sources
     if own:
         train, validation = everything[source], {f"{name}/all": everything[name] for name in own}
@@ -97,13 +110,114 @@ def single_source(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Spl
     )
 
 
+def semi_supervised(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Split:
+    """Train on few labels per class of each source and the other images of the sources, without their labels.
+
+    Parts are those of ``domain_generalization``; a source's "in" part is cut in the labelled images,
+    ``--labels_per_class`` of them, and the unlabelled rest.
+    """
+    whole = domain_generalization(spec, dataset, envs)
+    labelled, rest = [], []
+    for pool in whole.labelled:
+        chosen = few_per_class(pool, spec.labels_per_class, spec.trial_seed)
+        labelled.append(pool.take(np.flatnonzero(chosen)))
+        rest.append(pool.take(np.flatnonzero(~chosen)))
+        if not len(rest[-1]):
+            raise UsageError(
+                f"--labels_per_class {spec.labels_per_class} leaves no unlabelled image of {pool.domain.name}"
+            )
+    return replace(
+        whole,
+        labelled=tuple(labelled),
+        unlabelled=tuple(pool.without_labels() for pool in rest),
+        pseudo={f"{pool.domain.name}/unlabelled": pool for pool in rest},
+    )
+
+
+def domain_adaptation(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Split:
+    """Train on labelled sources and on the target's images without labels; score on all of the target.
+
+    Selected on the sources' "out" parts, or by metrics of the target's predictions that need no labels.
+    """
+    sources, targets = sources_and_targets(spec, envs)
+    loaded = {domain.name: domain for domain in dataset.load([*sources, *targets])}
+    pools = {name: _in_and_out(spec, loaded[name], envs.index(name)) for name in sources}
+    whole = {f"{name}/all": _everything(loaded[name], envs.index(name)) for name in targets}
+    return Split(
+        labelled=tuple(pools[name][0] for name in sources),
+        unlabelled=tuple(pool.without_labels() for pool in whole.values()),
+        evaluated={f"{name}/out": pools[name][1] for name in sources} | whole,
+        parts={
+            "validation": [f"{name}/out" for name in sources],
+            "test": list(whole),
+            "oracle": list(whole),
+        },
+    )
+
+
+def retrieval(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Split:
+    """Train on two domains without labels; each image of one retrieves those of its class in the other.
+
+    ``--test_envs`` names the pair. Both directions are scored: on the images that were trained on
+    (``--split official``, as published), or on each domain's "out" part (``--split held_out``).
+    """
+    pair = list(spec.test_envs)
+    if len(pair) != 2:
+        choices = ", ".join(f"{i}={name}" for i, name in enumerate(envs))
+        raise UsageError(f"retrieval needs two domains as --test_envs; choose two from: {choices}")
+    trained, scored = [], {}
+    for domain in dataset.load(pair):
+        env = envs.index(domain.name)
+        if spec.split == "held_out":
+            own, part = _in_and_out(spec, domain, env), "out"
+        else:
+            own, part = (_everything(domain, env),) * 2, "all"
+        trained.append(own[0].without_labels())
+        scored[f"{domain.name}/{part}"] = own[1]
+    directions = [f"{a}>{b}" for a, b in (pair, pair[::-1])]
+    return Split(
+        labelled=(),
+        unlabelled=tuple(trained),
+        evaluated=scored,
+        parts={"validation": [], "test": directions, "oracle": directions},
+    )
+
+
 TASKS: dict[str, Callable[["RunSpec", Dataset, Sequence[str]], Split]] = {
     "domain_generalization": domain_generalization,
     "single_source": single_source,
+    "semi_supervised": semi_supervised,
+    "domain_adaptation": domain_adaptation,
+    "retrieval": retrieval,
 }
 
-GIVES: dict[str, tuple[str, ...]] = {"domain_generalization": (), "single_source": ()}
+GIVES: dict[str, tuple[str, ...]] = {
+    "domain_generalization": (),
+    "single_source": (),
+    "semi_supervised": ("unlabelled", "strong"),
+    "domain_adaptation": ("unlabelled", "strong"),
+    "retrieval": ("unlabelled", "two"),
+}
 """What a task's batches hold beyond labelled images, as methods declare it in ``needs``."""
+
+
+def few_per_class(pool: Pool, count: int, seed: int) -> np.ndarray:
+    """(n,) bool: ``count`` images of each class of a labelled pool, all of a class that has no more.
+
+    Which ones depends on the seed and on their pixels, not on the order of files.
+    """
+    assert pool.labels is not None
+    salt = str(seed).encode()
+    digests = [
+        hashlib.blake2b(pool.domain.images[i].tobytes(), digest_size=8, key=salt).digest()
+        for i in pool.indices
+    ]
+    order = np.lexsort((np.frombuffer(b"".join(digests), np.uint64), pool.labels))
+    ranked = pool.labels[order]
+    place = np.arange(len(order)) - np.searchsorted(ranked, ranked)  # 0, 1, ... within each class
+    chosen = np.zeros(len(order), bool)
+    chosen[order[place < count]] = True
+    return chosen
 
 
 def sources_and_targets(spec: "RunSpec", envs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -120,6 +234,14 @@ def sources_and_targets(spec: "RunSpec", envs: Sequence[str]) -> tuple[list[str]
     if both := sorted(set(sources) & set(targets)):
         raise UsageError(f"{', '.join(both)} cannot be source and target at once; {choices}")
     return sources, targets
+
+
+def _everything(domain: Domain, env: int) -> Pool:
+    return Pool(domain, env, np.arange(len(domain)), domain.labels)
+
+
+def _some(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if labels is None else labels[rows]
 
 
 def _in_and_out(spec: "RunSpec", domain: Domain, env: int) -> tuple[Pool, Pool]:

@@ -6,6 +6,7 @@ its checkpoint and ends with the same records and weights, bit for bit on one CP
 """
 
 import json
+import math
 import sys
 import time
 import traceback
@@ -18,11 +19,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import averaging, files, flags, hparams, live, records, registry
+from . import averaging, files, flags, hparams, live, records, registry, retrieval, schedule
 from .build import Built, build
 from .checkpoint import State
 from .errors import UsageError, exit_on_usage_error
-from .evaluate import accuracy
+from .evaluate import accuracy, pseudo_labels
 from .loaders import Loader
 from .machine import Machine, peak_memory_gb
 from .meter import Meter
@@ -105,9 +106,8 @@ class Course:
                 metrics = evaluate(run)
                 seconds = {**timing["seconds"], "evaluate": time.perf_counter() - started}
             if weights == "raw":
-                validation = [metrics[f"{part}/loss"] for part in run.split.parts["validation"]]
                 for averager in state.averagers.values():
-                    averager.evaluated(run.algorithm, step, sum(validation) / len(validation))
+                    averager.evaluated(run.algorithm, step, validation_loss(run, metrics))
             record = {
                 **run.head,
                 "step": step,
@@ -172,7 +172,8 @@ def update(state: State, loader: Loader, step: int, seed: int) -> None:
     batch = loader.batch(step)
     torch.manual_seed(hparams.seed_hash(seed, step))  # dropout and mixing are functions of the step
     state.algorithm.step = step
-    state.meter.add(state.algorithm.update(batch), len(batch.x))
+    schedule.apply(state.algorithm)
+    state.meter.add(state.algorithm.update(batch), batch.images)
     for averager in state.averagers.values():
         averager.update(state.algorithm, step)
 
@@ -180,11 +181,21 @@ def update(state: State, loader: Loader, step: int, seed: int) -> None:
 def evaluate(run: Built) -> dict[str, float]:
     """{"domain/part/metric": value} over every part that selection or the table uses."""
     with run.autocast():
+        if run.spec.task == "retrieval":
+            return retrieval.evaluate(run)
+        scored = [(accuracy, run.split.evaluated), (pseudo_labels, run.split.pseudo)]
         return {
-            f"{part}/{metric}": value
-            for part, pool in run.split.evaluated.items()
-            for metric, value in accuracy(run.algorithm, run.loader.evaluation(pool)).items()
+            f"{part}/{name}": value
+            for metrics, parts in scored
+            for part, pool in parts.items()
+            for name, value in metrics(run.algorithm, run.loader.evaluation(pool)).items()
         }
+
+
+def validation_loss(run: Built, metrics: Mapping[str, float]) -> float:
+    """The mean over the validation parts, in nats; NaN where a task has none."""
+    parts = run.split.parts["validation"]
+    return sum(metrics[f"{part}/loss"] for part in parts) / len(parts) if parts else math.nan
 
 
 def last_record(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from . import hparams, records
+from . import hparams, records, schedule
 from .algorithm import Algorithm, Batch, Logs
 from .build import check
 from .machine import Machine
@@ -144,10 +144,11 @@ class Program:
         for k, course in enumerate(self.courses):
             for p, stacked in zip(course.run.algorithm.parameters(), self.params.values(), strict=True):
                 p.grad = None if stacked.grad is None else stacked.grad[k]
+            schedule.apply(course.run.algorithm)
             for optim in course.run.algorithm.optims:
                 optim.step()
             own = {name: values[k] for name, values in logs.items()}
-            course.state.meter.add({"loss": losses[k].detach(), **own}, len(batches[k].x))
+            course.state.meter.add({"loss": losses[k].detach(), **own}, batches[k].images)
             for averager in course.state.averagers.values():
                 averager.update(course.run.algorithm, step)
         for stacked in self.params.values():

@@ -22,7 +22,7 @@ from dgbench.datasets.mnist_mp import MNIST_MP
 from dgbench.datasets.mnist_up import MNIST_UP
 from dgbench.datasets.mnist_up_anti import MNIST_UP_Anti
 from dgbench.errors import UsageError
-from dgbench.loaders import Loader
+from dgbench.loaders import Draw, Loader
 from dgbench.machine import Machine
 from dgbench.records import evaluation_steps
 from dgbench.spec import RunSpec
@@ -220,7 +220,8 @@ def loader(n: int, batch_size: int, sampling: str = "epochs", **settings: Any) -
         for i in range(2)
     ]
     balanced = settings.get("class_balanced", False)
-    return Loader(pools, batch_size, 0, "none", 2, None, balanced, torch.device("cpu"), sampling=sampling)
+    draw = Draw(pools, batch_size, ["none"], sampling, balanced)
+    return Loader(draw, 0, 2, None, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (10, 5), (3, 8), (7, 7)])

@@ -131,7 +131,7 @@ BREAKS: dict[type[Algorithm], Callable] = {
     Illegal: contract.hyper_parameters_are_legal,
     NotPlain: contract.is_plain_training_where_it_says_so,
     Prints: contract.knows_tensors_only,
-    Peeks: contract.target_images_change_nothing,
+    Peeks: contract.what_is_hidden_changes_nothing,
     Fails: contract.runs_under_its_tasks,
 }
 

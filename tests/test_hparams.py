@@ -24,7 +24,14 @@ BACKBONE = {  # settings of the run here, not hyper-parameters
     *("resnet18", "resnet50_augmix", "dinov2", "vit", "vit_attn_tune", "vit_dropout"),
     *("lars", "linear_steps", "freeze_bn"),
 }
-OURS = {"optimizer", "momentum", "nesterov"}  # Adam in DomainBed
+OURS = {
+    "optimizer",
+    "momentum",
+    "nesterov",
+    "featurizer_lr",
+    "lr_schedule",
+    "lr_gamma",
+}  # Adam, constant in DomainBed
 
 Entry = tuple[str, str, int, int, dict[str, Any]]  # algorithm, data set, hparams_seed, trial_seed, values
 

@@ -14,7 +14,7 @@ from dgbench import image_cache
 from dgbench.ahead import Ahead
 from dgbench.algorithm import Batch
 from dgbench.dataset import Domain
-from dgbench.loaders import Loader, gather
+from dgbench.loaders import Draw, Loader, gather
 from dgbench.tasks import Pool
 from dgbench.views import IMAGENET_MEAN, IMAGENET_STD
 
@@ -47,7 +47,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Poo
 
 
 def loader(pools: list[Pool], batch_size: int = 5, workers: int = 0, view: str = "domainbed") -> Loader:
-    return Loader(pools, batch_size, 7, view, 24, (IMAGENET_MEAN, IMAGENET_STD), False, CPU, workers=workers)
+    return Loader(Draw(pools, batch_size, [view]), 7, 24, (IMAGENET_MEAN, IMAGENET_STD), CPU, workers)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -97,7 +97,7 @@ def test_a_row_is_the_same_in_a_larger_batch_and_beside_other_domains(pools: dic
 
 
 def test_a_batch_holds_the_images_that_its_indices_name(pools: dict[str, list[Pool]]) -> None:
-    batch = Loader(pools["disk"], 5, 7, "none", 24, None, False, CPU).batch(1)
+    batch = Loader(Draw(pools["disk"], 5, ["none"]), 7, 24, None, CPU).batch(1)
     for x, y, d, idx in zip(batch.x, batch.y, batch.d, batch.idx, strict=True):
         pool = pools["disk"][d]
         image = torch.from_numpy(np.array(pool.domain.images[pool.indices[idx]]))

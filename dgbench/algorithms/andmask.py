@@ -15,7 +15,7 @@ Differs from the paper: the masked gradient is divided by the share of entries k
 import torch
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import Uniform
 from ..losses.gradients import by_domain, separate_risks
 
@@ -25,7 +25,7 @@ class ANDMask(Algorithm):
 
     hparams = {"tau": (1.0, Uniform(0.5, 1.0))}
     erm_when = {"tau": 0.0}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def update(self, batch: Batch) -> Logs:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithm import Problem
+from ..algorithm import MULTI_SOURCE, Problem
 from ..hparams import SMALL_IMAGES
 from .erm import ERM
 
@@ -33,7 +33,7 @@ class ARM(ERM):
 
     hparams = {"batch_size": (8, None), "arm_train_context": (False, None)}
     hparams_on = {"RotatedMNIST": SMALL_BATCH, "ColoredMNIST": SMALL_BATCH}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     quirks = {"unmoved": r"context\..*", "batch": "the context is the mean of a group of images"}
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import Choice
 from ..losses.precision import full_precision
 from ..networks.heads import projector
@@ -41,7 +41,7 @@ class CAD(Algorithm):
         "is_project": (False, None),
         "is_flipped": (True, None),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"lmbda": 0.0}
 

@@ -14,7 +14,7 @@ all pairs of source domains instead of source and target.
 
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform
 from ..losses.alignment import coral, pair_mean
 from ..losses.penalties import domain_risks
@@ -24,7 +24,7 @@ class CORAL(Algorithm):
     """Risk, and the distance between the domains' features; ``MMD`` changes the distance."""
 
     hparams = {"mmd_gamma": (1.0, LogUniform(-1, 1))}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"mmd_gamma": 0.0}
     distance = staticmethod(coral)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import Choice, LogUniform, Option, on_small_images
 from ..networks.heads import mlp
 
@@ -50,7 +50,7 @@ class DANN(Algorithm):
     hparams_on = on_small_images(
         {"lr_g": (1e-3, SMALL_LR), "lr_d": (1e-3, SMALL_LR), "weight_decay_g": (0.0, None)}
     )
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"lambda": 0.0}
 

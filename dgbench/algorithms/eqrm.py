@@ -21,7 +21,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform, Uniform
 from ..losses.penalties import domain_risks
 
@@ -34,7 +34,7 @@ class EQRM(Algorithm):
         "eqrm_burnin_iters": (2500.0, LogUniform(2.5, 3.5)),
         "eqrm_lr": (1e-6, LogUniform(-7, -5)),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {}
 

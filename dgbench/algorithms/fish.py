@@ -15,7 +15,7 @@ drawn anew; the buffers (batch-norm statistics) are interpolated too.
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import Choice
 
 
@@ -23,7 +23,7 @@ class Fish(Algorithm):
     """A step towards where one pass over the domains, one at a time, leads."""
 
     hparams = {"meta_lr": (0.5, Choice((0.05, 0.1, 0.5)))}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def update(self, batch: Batch) -> Logs:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..errors import UsageError
 from ..hparams import LogUniform, Option, Uniform
 from ..losses.gradients import classifier_gradient_variance
@@ -40,7 +40,7 @@ class Fishr(Algorithm):
         "fishr_average": ("domainbed", Option(("domainbed", "normalized"))),
     }
     erm_when = {"lambda": 0.0, "penalty_anneal_iters": 0}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     average: Tensor

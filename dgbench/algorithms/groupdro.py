@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import LogUniform
 from ..losses.penalties import domain_risks
 
@@ -30,7 +30,7 @@ class GroupDRO(Algorithm):
         "groupdro_eta": (1e-2, LogUniform(-3, -1)),
         "groupdro_divide": (False, None),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"groupdro_eta": 0.0}
     q: Tensor

@@ -13,7 +13,7 @@ code has the sum; at fixed gbar the derivative is the same, as the deviations su
 
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform
 from ..losses.gradients import by_domain, separate_risks
 
@@ -23,7 +23,7 @@ class IGA(Algorithm):
 
     hparams = {"penalty": (1000.0, LogUniform(1, 5))}
     erm_when = {"penalty": 0.0}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform
 
 
@@ -26,7 +26,7 @@ class Mixup(Algorithm):
     """Cross-entropy on images that are blends of two domains."""
 
     hparams = {"mixup_alpha": (0.2, LogUniform(-1, 1))}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import Choice, LogUniform
 
 
@@ -33,7 +33,7 @@ class MLDG(Algorithm):
 
     hparams = {"mldg_beta": (1.0, LogUniform(-1, 1)), "n_meta_test": (2, Choice((1, 2)))}
     erm_when = {"mldg_beta": 0.0, "n_meta_test": 0}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def update(self, batch: Batch) -> Logs:

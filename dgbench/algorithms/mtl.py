@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .. import networks
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import Choice, Option
 
 
@@ -34,7 +34,7 @@ class MTL(Algorithm):
         "mtl_ema": (0.99, Choice((0.5, 0.9, 0.99, 1.0))),
         "mtl_embedding": ("noise", Option(("noise", "ema"))),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     quirks = {"batch": "the embedding is noise, or the mean feature of the batch"}
 
     embeddings: Tensor

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import Choice, Uniform
 from ..losses.alignment import GAMMAS, mmd
 from ..losses.sets import set_means, set_variances
@@ -51,7 +51,7 @@ class RDM(Algorithm):
             "rdm_penalty_anneal_iters": (2400, Uniform(1500, 3000, integer=True)),
         },
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"rdm_lambda": 0.0, "variance_weight": 0.0, "rdm_penalty_anneal_iters": 0}
 

@@ -64,14 +64,14 @@ class RSC(Algorithm):
         logits = model(z)
         (g,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), z)
         with torch.no_grad():
-            mask = self.keep(z, g, kind)
+            mask = self.candidates(z, g, kind)
             if kind != "random":
                 change = true_probability(logits, y) - true_probability(model(z * mask), y)
                 mask = mask | self.spared(change, kind).view(-1, *(1,) * (z.ndim - 1))
         model.train(self.training)
         return mask
 
-    def keep(self, z: Tensor, g: Tensor, kind: str) -> Tensor:
+    def candidates(self, z: Tensor, g: Tensor, kind: str) -> Tensor:
         """What is left of a challenged row."""
         if kind == "feature":
             return g < quantile(g, 1 - self.hp["rsc_f_drop_factor"])

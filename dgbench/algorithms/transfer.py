@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import Choice, LogUniform, Uniform
 from ..losses.penalties import domain_risks
 
@@ -43,7 +43,7 @@ class Transfer(Algorithm):
         "beta1": (0.5, Choice((0.0, 0.5))),
     }
     quirks = {"unread": "weight_decay_d|beta1"}
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:

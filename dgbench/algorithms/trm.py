@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
 from ..hparams import LogUniform
 from ..losses.precision import full_precision
 
@@ -38,7 +38,7 @@ class TRM(Algorithm):
         "iters": (200, LogUniform(0, 4, integer=True)),
         "groupdro_eta": (1e-2, LogUniform(-3, -1)),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {}
     classifier: nn.Linear

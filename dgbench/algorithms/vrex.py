@@ -12,7 +12,7 @@ Differs from the paper: risks are averaged, not summed; the variance is the bias
 
 from torch import Tensor
 
-from ..algorithm import Algorithm, Batch, Logs
+from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform
 from ..losses.penalties import domain_risks
 
@@ -24,7 +24,7 @@ class VREx(Algorithm):
         "vrex_lambda": (1e1, LogUniform(-1, 5)),
         "vrex_penalty_anneal_iters": (500, LogUniform(0, 4, integer=True)),
     }
-    tasks = ("domain_generalization",)
+    tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {"vrex_lambda": 0.0, "vrex_penalty_anneal_iters": 0}
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ..datasets.pacs import PACS
-from ..loaders import Loader
+from ..loaders import Draw, Loader
 from ..machine import Machine, prepare
 from ..tasks import Pool
 from ..views import IMAGENET_MEAN, IMAGENET_STD
@@ -85,7 +85,7 @@ def _loader(workers: int) -> tuple[Loader, Pool]:
     (domain,) = PACS(data_dir(), image_size=SIZE).load([DOMAIN])
     pool = Pool(domain, 0, torch.randperm(len(domain)).numpy(), domain.labels)
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
-    return Loader([pool], BATCH, 0, "domainbed", SIZE, mean_std, False, device, workers), pool
+    return Loader(Draw([pool], BATCH, ["domainbed"]), 0, SIZE, mean_std, device, workers), pool
 
 
 def _theirs(transform: Callable[[Any], Any]) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from ..algorithm import Problem
 from ..checkpoint import State
 from ..dataset import Domain
 from ..evaluate import accuracy
-from ..loaders import Loader
+from ..loaders import Draw, Loader
 from ..meter import Meter
 from ..tasks import Pool
 from ..train import update
@@ -34,8 +34,8 @@ class Ours:
             noise = r.integers(0, 256, (images, height, width, channels), dtype=np.uint8)
             domain = Domain(str(env), noise, r.integers(0, 10, images), "synthetic")
             self.pools.append(Pool(domain, env, r.permutation(images), domain.labels))
-        size = (hp["batch_size"], 0, "none", height, None, False)
-        self.loader = Loader(self.pools, *size, torch.device("cpu"), sampling=data.sampling)
+        draw = Draw(self.pools, hp["batch_size"], ["none"], data.sampling)
+        self.loader = Loader(draw, 0, height, None, torch.device("cpu"))
         problem = Problem(data.input_shape, 10, domains, 100, 100, backbone=data.backbone)
         mine, self.bare = (erm(problem, hp).to(memory_format=torch.channels_last) for _ in range(2))
         self.state, self.steps = State(mine, averaging.make((), mine), Meter()), count()
