@@ -34,6 +34,7 @@ class Problem:
     backbone: str = "mnist_cnn"
     pretrained: str = "none"
     freeze_bn: bool = False
+    frozen: bool = False  # the input is features of the frozen backbone, (F, 1, 1)
 
     @property
     def num_unlabelled(self) -> int:

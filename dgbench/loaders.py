@@ -245,10 +245,10 @@ class EpochPool:
 
 
 def gather(parts: Sequence[tuple[Pool, np.ndarray | slice]]) -> Tensor:
-    """The chosen images of each pool, one part after another: uint8 (N, H, W, C), in memory as planes."""
+    """The chosen images of each pool, one part after another: (N, H, W, C), in memory as planes."""
     rows = [pool.indices[chosen] for pool, chosen in parts]
     height, width, channels = parts[0][0].domain.images.shape[1:]
-    out = np.empty((sum(map(len, rows)), channels, height, width), np.uint8)
+    out = np.empty((sum(map(len, rows)), channels, height, width), parts[0][0].domain.images.dtype)
     start = 0
     for (pool, _), own in zip(parts, rows, strict=True):
         images, target = pool.domain.images, out[start : start + len(own)]

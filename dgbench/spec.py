@@ -51,6 +51,7 @@ class RunSpec:
     image_size: int | None = _flag(None, "pixels, for data sets of image files")
     labels_per_class: int = _flag(10, "semi_supervised: labelled images per class and source domain")
     split: str = _flag("official", f"retrieval: one of {', '.join(SPLITS)}; images scored on")
+    frozen: bool = _flag(False, "train on features of the frozen backbone, computed once; no augmentation")
     precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
 
     def resolved(self, data_dir: Path | None = None) -> "RunSpec":

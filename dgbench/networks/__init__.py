@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import UsageError, unknown
 from ..views import IMAGENET_MEAN, IMAGENET_STD
-from .layers import Featurizer
+from .layers import Featurizer, Given
 from .small import SMALL
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def names() -> list[str]:
 def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
     """The network that ``problem.backbone`` names."""
     name = problem.backbone
+    if problem.frozen:
+        return Given(problem.input_shape[0], 0.0 if name in SMALL else hp["resnet_dropout"])
     if name in SMALL:
         if problem.pretrained != "none":
             raise UsageError(f"--backbone {name} has no pretrained weights; choose from: --pretrained none")
