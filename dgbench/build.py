@@ -13,9 +13,10 @@ from . import averaging, features, hparams, networks, registry, tasks
 from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
-from .loaders import Draw, Loader
+from .loaders import Loader
 from .machine import Machine, code_version, prepare
 from .spec import RunSpec
+from .stream import Draw
 from .tasks import Split
 
 

@@ -19,7 +19,8 @@ from torch import nn
 from . import files, image_cache, networks
 from .algorithm import Problem
 from .dataset import Domain
-from .loaders import Draw, Loader
+from .loaders import Loader
+from .stream import Draw
 from .tasks import Pool, Split
 
 VERSION = 1  # raised when the features of the same backbone change

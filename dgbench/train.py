@@ -170,12 +170,20 @@ def _train(course: Course, progress: bool) -> None:
 def update(state: State, loader: Loader, step: int, seed: int) -> None:
     """One step: batch, update, averages. Nothing in it waits for the device."""
     batch = loader.batch(step)
-    torch.manual_seed(hparams.seed_hash(seed, step))  # dropout and mixing are functions of the step
+    seed_all(hparams.seed_hash(seed, step), loader.device)  # dropout and mixing are functions of the step
     state.algorithm.step = step
     schedule.apply(state.algorithm)
     state.meter.add(state.algorithm.update(batch), batch.images)
     for averager in state.averagers.values():
         averager.update(state.algorithm, step)
+
+
+def seed_all(seed: int, device: torch.device) -> None:
+    """``torch.manual_seed`` of the generators that a run on this device reads.
+
+    On the CPU its own alone: for a GPU that is not in use, torch would format the stack each time.
+    """
+    (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
 
 
 def evaluate(run: Built) -> dict[str, float]:

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ..datasets.pacs import PACS
-from ..loaders import Draw, Loader
+from ..loaders import Loader
 from ..machine import Machine, prepare
+from ..stream import Draw
 from ..tasks import Pool
 from ..views import IMAGENET_MEAN, IMAGENET_STD
 from .images import data_dir
