@@ -109,6 +109,8 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     head = _head(spec, hp, split, weights)
     algorithm.to(device).to(memory_format=torch.channels_last)
     algorithm.train()
+    if spec.compile:
+        algorithm.featurizer.compile()
     loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
 

@@ -109,6 +109,8 @@ class Program:
         for member in ("update", "descend", "begin_epoch"):
             if getattr(method, member) is not getattr(Algorithm, member):
                 raise Unsuited(f"its {member} is its own")
+        if courses[0].run.spec.compile:
+            raise Unsuited("its network is compiled")
         self.template = copy.deepcopy(self.algorithms[0])
         self.template._optims = []  # those of the runs; a method that resets them sets None
         self.masks = Masks(self.template, self.algorithms)

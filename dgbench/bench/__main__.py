@@ -12,6 +12,7 @@ from .. import files, flags
 from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .ratio import Ratio
+from .runs import runs
 from .start import memory, start
 from .step import epoch, step
 from .vectorize import vectorize
@@ -24,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "start": start,
     "memory": memory,
     "vectorize": vectorize,
+    "runs": runs,
 }
 
 
