@@ -119,6 +119,24 @@ SHARED: Declared = {
 UNLABELLED: Declared = {"unlabelled_ratio": (1, None)}
 """What methods that need unlabelled images have besides: their rows per domain over ``batch_size``."""
 
+RETRIEVAL: Declared = {
+    "lr": (2e-4, LogUniform(-4.5, -2)),
+    "weight_decay": (1e-4, None),
+    "batch_size": (64, None),
+    "optimizer": ("sgd", OPTIMIZERS),
+    "momentum": (0.9, None),
+    "lr_schedule": ("cosine_epoch", Option(SCHEDULES)),
+}
+"""UCDIR's training, from MoCo-v2's weights, for all rows of its tables; a method's ``hparams``."""
+
+RETRIEVAL_SCRATCH: Declared = {
+    "lr": (1e-3, LogUniform(-4, -2)),
+    "weight_decay": (0.0, None),
+    "optimizer": ("adam", OPTIMIZERS),
+    "momentum": (0.0, None),
+}
+"""What is different on small images, where all start from random weights; ours."""
+
 SMALL_IMAGES: Declared = {
     "lr": (1e-3, LogUniform(-4.5, -2.5)),
     "weight_decay": (0.0, None),
@@ -128,7 +146,10 @@ SMALL_IMAGES: Declared = {
 
 
 MISSING_PATTERNS = ("Digits_MP", "MNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti")
-SMALL_DATASETS = ("ColoredDigits", "ColoredMNIST", "RotatedDigits", "RotatedMNIST", *MISSING_PATTERNS)
+SMALL_DATASETS = (
+    *("ColoredDigits", "ColoredMNIST", "NoisyDigits", "NoisyMNIST", "RotatedDigits", "RotatedMNIST"),
+    *MISSING_PATTERNS,
+)
 
 
 def on_small_images(declared: Declared) -> dict[str, Declared]:
@@ -139,6 +160,21 @@ def on_small_images(declared: Declared) -> dict[str, Declared]:
 def on_missing_patterns(declared: Declared) -> dict[str, Declared]:
     """``hparams_on`` of a method for which the RCL paper (Duboudin et al.) has other values on its data."""
     return dict.fromkeys(MISSING_PATTERNS, declared)
+
+
+def on_office(lr: float, lr_gamma: float, weight_decay: float) -> dict[str, Declared]:
+    """``hparams_on`` of an adaptation method on Office-31 and Office-Home: TLL's optimizer and schedule."""
+    values: Declared = {
+        "optimizer": ("sgd", OPTIMIZERS),
+        "lr": (lr, LogUniform(-3.5, -1.5)),
+        "featurizer_lr": (0.1, None),
+        "lr_schedule": ("inverse", Option(SCHEDULES)),
+        "lr_gamma": (lr_gamma, None),
+        "momentum": (0.9, None),
+        "nesterov": (True, None),
+        "weight_decay": (weight_decay, None),
+    }
+    return {"Office31": values, "OfficeHome": values}
 
 
 def seed_hash(*args: object) -> int:

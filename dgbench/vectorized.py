@@ -25,9 +25,10 @@ from torch.func import functional_call, vmap
 from . import hparams, records, schedule
 from .algorithm import Algorithm, Batch, Logs
 from .build import check
+from .course import Course, opened
 from .machine import Machine
 from .spec import RunSpec
-from .train import Course, begin, opened, run
+from .train import run
 
 RTOL, OF_LARGEST = 1e-3, 1e-5
 """How far a gradient may be from that of the run alone, at the first update: as a share of its own largest
@@ -59,18 +60,16 @@ def run_group(specs: Sequence[RunSpec], folder: Path, machine: Machine) -> None:
 
     A group that was killed goes on: runs whose checkpoints are of one step go on together.
     """
-    try:
-        with ExitStack() as stack:
-            courses = []
-            for spec in specs:
-                own = folder / spec.run_id()
-                built = stack.enter_context(opened(spec, own, machine))
-                if built is not None:
-                    courses.append(begin(built, own, machine))
-            courses.sort(key=lambda course: course.first)
+    reason = None
+    with ExitStack() as stack:
+        found = [stack.enter_context(opened(spec, folder / spec.run_id(), machine)) for spec in specs]
+        courses = sorted((c for c in found if c is not None), key=lambda course: course.first)
+        try:
             for _, together in itertools.groupby(courses, lambda course: course.first):
                 _train(list(together))
-    except Unsuited as reason:
+        except Unsuited as error:
+            reason = error
+    if reason is not None:
         _tell(f"{specs[0].algorithm} on {specs[0].dataset} trains one run at a time: {reason}")
         for spec in specs:
             run(spec, folder / spec.run_id(), machine)
@@ -93,7 +92,13 @@ def _train(courses: Sequence[Course]) -> None:
             program.update(step, checked=step == first)
         if step in evaluations:
             for course in courses:
-                course.checkpoint(step)
+                course.evaluate(step)
+        if step in evaluations or courses[0].save_is_due():
+            for course in courses:
+                course.save(step)
+        if step in evaluations:
+            for course in courses:
+                course.state.meter.start()
     for course in courses:
         course.end()
 

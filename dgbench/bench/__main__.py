@@ -13,6 +13,7 @@ from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .ratio import Ratio
 from .runs import runs
+from .semi import semi_supervised
 from .start import memory, start
 from .step import epoch, step
 from .vectorize import vectorize
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "memory": memory,
     "vectorize": vectorize,
     "runs": runs,
+    "semi_supervised": semi_supervised,
 }
 
 

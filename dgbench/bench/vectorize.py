@@ -1,16 +1,15 @@
 """Runs as one program against the same runs one after another."""
 
+import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from .. import live
-from ..build import Built, build
-from ..checkpoint import State
+from ..course import Course, opened
 from ..machine import Machine
-from ..meter import Meter
 from ..spec import RunSpec
-from ..train import Course, update
+from ..train import update
 from ..vectorized import Program
 from .ratio import Ratio, alternate
 
@@ -29,22 +28,24 @@ def vectorize(turns: int) -> list[Ratio]:
 
 
 def _one(name: str, spec: RunSpec, turns: int) -> Ratio:
-    ours, theirs = (_courses(spec) for _ in range(2))
-    program, steps, alone = Program(ours), count(), count()
+    with ExitStack() as stack:
+        ours, theirs = (_courses(spec, stack) for _ in range(2))
+        program, steps, alone = Program(ours), count(), count()
 
-    def one_after_another() -> None:
-        step = next(alone)
-        for course in theirs:
-            update(course.state, course.run.loader, step, course.run.seed)
+        def one_after_another() -> None:
+            step = next(alone)
+            for course in theirs:
+                update(course.state, course.run.loader, step, course.run.seed)
 
-    title = f"{RUNS} runs as one program / one after another, {name}, 5 x 64"
-    return alternate(title, lambda: program.update(next(steps)), one_after_another, max(1, turns // 6))
+        title = f"{RUNS} runs as one program / one after another, {name}, 5 x 64"
+        return alternate(title, lambda: program.update(next(steps)), one_after_another, max(1, turns // 6))
 
 
-def _courses(spec: RunSpec) -> list[Course]:
-    runs: list[Built] = []
-    for i in range(RUNS):
-        own = {"lr": 1e-3 / (i + 1)}
-        runs.append(build(replace(spec, trial_seed=i, hparams=own).resolved(), Machine(device="cpu")))
-    shown = live.start("none", Path(), "", {})
-    return [Course(run, Path(), Machine(), State(run.algorithm, {}, Meter()), shown, 0) for run in runs]
+def _courses(spec: RunSpec, stack: ExitStack) -> list[Course]:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    specs = [replace(spec, trial_seed=i, hparams={"lr": 1e-3 / (i + 1)}) for i in range(RUNS)]
+    found = [
+        stack.enter_context(opened(own, folder / str(i), Machine(device="cpu")))
+        for i, own in enumerate(specs)
+    ]
+    return [course for course in found if course is not None]
