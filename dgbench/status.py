@@ -24,11 +24,11 @@ def states(folder: Path, runs: Iterable[RunSpec], queued: Iterable[str] = ()) ->
 
 
 def in_flight(folder: Path, ended: Collection[str] = ()) -> dict[str, str]:
-    """{run id: who will run it}: in Slurm's queue, or in the list of a local launch that goes on.
+    """{run id: who will run it}: in Slurm's queue, or in the list of a launch whose process goes on.
 
     ``NoAnswer`` if Slurm has to be asked and cannot be.
     """
-    found = {run: launch.launcher for launch in launches.local_ones(folder) for run in launch.runs}
+    found = {run: launch.launcher for launch in launches.living(folder) for run in launch.runs}
     for run, task in launches.slurm_tasks(folder, ended).items():
         found[run] = f"job {task.id} {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
     return found

@@ -57,7 +57,7 @@ def test_an_ended_pool_leaves_no_process_and_goes_on(how: str, tmp_path: Path) -
         assert parent.wait(60) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
         wait_for(lambda: not any(map(alive, pids)), 5)
     wait_for(lambda: states(out) == ["waiting"] * 6, 5)
-    assert launches.local_ones(out) == []
+    assert launches.living(out) == []
     assert "nothing was queued or running" in call("cancel", out, *LONG)
     parent = start("launch", out, *LONG)
     wait_for(lambda: len(writers(out)) == 2)
