@@ -34,6 +34,7 @@ class Problem:
     backbone: str = "mnist_cnn"
     pretrained: str = "none"
     freeze_bn: bool = False
+    frozen: bool = False  # the input is features of the frozen backbone, (F, 1, 1)
 
     @property
     def num_unlabelled(self) -> int:
@@ -68,6 +69,11 @@ class Batch:
     def per_unlabelled(self, values: Tensor) -> Tensor:
         """(M, ...) -> (U, B', ...): a view, no copy."""
         return values.view(self.num_unlabelled, -1, *values.shape[1:])
+
+    @property
+    def images(self) -> int:
+        """How many images it holds, several views of one counted once."""
+        return len(self.x) + (0 if self.u is None else len(self.u))
 
     @property
     def members(self) -> Tensor:

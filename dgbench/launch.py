@@ -17,9 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from . import build, lease, records
+from .course import summary
 from .machine import Machine
 from .spec import RunSpec
-from .train import run, summary
+from .train import run
 
 LOOK_SECONDS = 1.0
 """Between two looks at the runs that others are writing."""

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from . import files, flags, records
 from .averager import estimate_batch_norm
 from .build import Built, build
+from .course import evaluate
 from .errors import UsageError, exit_on_usage_error
 from .launch import machine_from
 from .machine import Machine, peak_memory_gb
@@ -32,7 +33,6 @@ from .plan import plan, read_plan
 from .spec import RunSpec
 from .status import states
 from .swad import OFFICIAL_BN_BATCHES
-from .train import evaluate
 
 OVER = {"hparams": ("hparams_seed",), "trials": ("trial_seed",)}
 Weights = dict[str, Tensor]

@@ -52,6 +52,8 @@ class RunSpec:
     labels_per_class: int = _flag(10, "semi_supervised: labelled images per class and source domain")
     label_split: str = _flag("", "semi_supervised: content of the file that says which images are labelled")
     split: str = _flag("official", f"retrieval: one of {', '.join(SPLITS)}; images scored on")
+    frozen: bool = _flag(False, "train on features of the frozen backbone, computed once; no augmentation")
+    compile: bool = _flag(False, "compile the network; other rounding, and minutes at the start")
     precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
 
     def resolved(self, data_dir: Path | None = None) -> "RunSpec":

@@ -189,6 +189,7 @@ def _training(settings: Mapping[str, Any]) -> list[str]:
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",
         f"pretrained weights {told['pretrained']}" if "pretrained" in told else "",
+        "features of the frozen backbone" if told.get("frozen") else "",
         "batch-norm statistics frozen" if told.get("freeze_bn") else "",
     ]
     words = [word for word in words if word]

@@ -45,6 +45,8 @@ class Protocol:
             elif own not in (theirs if isinstance(theirs, list) else [theirs]):
                 there = " or ".join(theirs) if isinstance(theirs, list) else theirs
                 (differing if name in FIELDS else remarked).append(f"{name} {there} there, {own} here")
+        if ours.get("frozen"):
+            differing.append("the backbone is trained there, frozen here")
         own_hparams = json.loads(row.runs[0].hparams)
         for name, value in self.facts.get("hparams", {}).items():
             if own_hparams.get(name) != value:

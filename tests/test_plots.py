@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgbench import plots, train
+from dgbench import course, plots, train
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
@@ -28,7 +28,7 @@ def test_the_loaded_run_is_the_trained_one(finished: Path) -> None:
     run = plots.load(finished, CPU)
     record = json.loads((finished / "results.jsonl").read_text().splitlines()[-2])
     assert record["weights"] == "raw"
-    assert train.evaluate(run) == pytest.approx(record["metrics"])
+    assert course.evaluate(run) == pytest.approx(record["metrics"])
     shown = plots.latent(run, "validation/all", images=10**6)
     assert shown.z.shape == (450, 64) and not run.algorithm.training
     assert shown.right.mean() == pytest.approx(record["metrics"]["validation/all/acc"])

@@ -8,10 +8,10 @@ import torch
 
 from dgbench import collect_results, soup, sweep
 from dgbench.build import build
+from dgbench.course import evaluate
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.plan import read_plan
-from dgbench.train import evaluate
 
 GRID = ["--algorithms", "ERM", "--datasets", "RotatedDigits", "--envs", "0", "--steps", "8"]
 

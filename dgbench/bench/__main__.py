@@ -12,9 +12,11 @@ from .. import files, flags
 from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .ratio import Ratio
+from .runs import runs
 from .semi import semi_supervised
 from .start import memory, start
 from .step import epoch, step
+from .vectorize import vectorize
 
 BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "step": step,
@@ -23,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "evaluation": evaluation,
     "start": start,
     "memory": memory,
+    "vectorize": vectorize,
+    "runs": runs,
     "semi_supervised": semi_supervised,
 }
 
