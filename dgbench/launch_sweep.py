@@ -87,14 +87,15 @@ def _submitter(args: Any) -> Any:
 
 
 def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued: Sequence[str]) -> None:
-    from . import launch  # imports torch
-
-    launch.check(todo)
     submitter = _submitter(args)
+    from .launch import check  # imports torch
+
+    check(todo)
     with _interruptible():
         with _writing(args.output_dir):
             _plan(args.output_dir, runs, todo)
-        submitter.launch(todo, queued, wait=not args.no_wait)
+            launch = submitter.create()
+        submitter.launch(launch, todo, queued, wait=not args.no_wait)
 
 
 def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:

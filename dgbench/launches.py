@@ -17,7 +17,7 @@ from typing import Any
 
 from . import files, lease, squeue
 
-FOLDER, SLURM = ".submit", "slurm"
+FOLDER = ".submit"
 
 
 @dataclass

@@ -8,8 +8,10 @@ its runs' checkpoints; one that is killed is left to the next launch.
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ TASK_SECONDS = 450.0
 REQUEUES = 1000
 """After timeouts; preemptions of jobs of up to 10 minutes count as such."""
 LOOK_SECONDS = 15.0
+DEAF = """sh -c 'trap "" USR2; exec "$@"' sh"""
+"""Before a command: Slurm's signal does not end it while it imports, before submitit's handler is there."""
 Task = list[RunSpec]
 
 
@@ -85,12 +89,15 @@ class Submitter:
     wanted: Resources
     cluster: Cluster
 
-    def launch(self, runs: Sequence[RunSpec], also: Collection[str], wait: bool) -> None:
+    def create(self) -> Launch:
+        """A launch that has submitted nothing; ``OSError`` where none can be written."""
+        return launches.create(self.folder, "slurm", **asdict(self.wanted), version=code_version())
+
+    def launch(self, launch: Launch, runs: Sequence[RunSpec], also: Collection[str], wait: bool) -> None:
         """Submit ``runs``; wait until they and those of ``also``, in the queue already, have ended."""
-        launch = launches.create(self.folder, launches.SLURM, **asdict(self.wanted), version=code_version())
-        left = split(runs, self.wanted.runs_per_task)
         followed = [spec.run_id() for spec in runs] + list(also)
         try:
+            left = split(runs, self.wanted.runs_per_task)
             with lease.hold(launch.folder), _Follow(self.folder, followed) as follow:
                 left = self.submit(launch, left)
                 while (wait or left) and follow.look(len(left)):
@@ -141,7 +148,8 @@ class Submitter:
 
     def executor(self, folder: Path, name: str, link: bool = True) -> submitit.SlurmExecutor:
         """link: whether one may be made."""
-        it = submitit.SlurmExecutor(_plain(folder, link), max_num_timeout=REQUEUES)
+        python = f"{DEAF} {shlex.quote(sys.executable)}"
+        it = submitit.SlurmExecutor(_plain(folder, link), max_num_timeout=REQUEUES, python=python)
         wanted = self.wanted
         values = {
             "partition": wanted.partition,

@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps_by_process import wait_for
+from sweeps_by_process import is_alive, wait_for
 
 PACKAGES = "slurmctld slurmd slurm-client munge"
 TOOLS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -86,7 +86,7 @@ class Cluster:
         """Send it, and wait for the end of a daemon that it ends."""
         os.kill(pid := self.pid(daemon), number)
         if number in (signal.SIGKILL, signal.SIGTERM):
-            wait_for(lambda: not _is_alive(pid), 30)
+            wait_for(lambda: not is_alive(pid), 30)
 
     def start(self, daemon: str) -> None:
         root = self.root
@@ -135,13 +135,6 @@ class Cluster:
                 os.kill(self.pid(daemon), signal.SIGCONT)
                 self.signal(daemon, signal.SIGKILL)
         shutil.rmtree(self.root)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def _free_ports(count: int) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgbench import lease, status
+from dgbench import lease, process, status
 from dgbench.plan import read_plan
 
 TIMES = ("seconds", "images_per_second", "memory_gb")
@@ -61,6 +61,10 @@ def writers(folder: Path) -> list[int]:
     """The numbers of the processes that write runs."""
     holders = [lease.read(path.parent) for path in folder.glob(f"*/{lease.NAME}")]
     return [holder.process.pid for holder in holders if holder and holder.process.is_alive()]
+
+
+def is_alive(pid: int) -> bool:
+    return process._start(pid) != 0
 
 
 def children(parent: int) -> list[int]:

@@ -104,12 +104,20 @@ class Gate:
             for name, job, index in rows
         }
 
-    def check_as_undisturbed(self) -> None:
-        """The records are those of a serial sweep, whole, each once."""
-        undisturbed = self.out.with_name("undisturbed")
-        self.open()
-        call("launch", undisturbed, *self.flags, "--launcher", "serial")
-        assert results(self.out) == results(undisturbed)
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """The records of Gated runs that were left alone."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    gate = Gate(folder, Cluster(folder), "0", "15", "30")
+    gate.open()
+    call("launch", gate.out, *gate.flags, "--launcher", "serial")
+    return results(gate.out)
+
+
+def are_whole(found: dict[str, list[Any]], undisturbed: dict[str, list[Any]], runs: int) -> bool:
+    """Whether there are the undisturbed records of so many runs, each once."""
+    return len(found) == runs and all(lines == undisturbed[run] for run, lines in found.items())
 
 
 def make_sweep(out: Path, cluster: Cluster, launcher: str, flags: str = "") -> str:
@@ -161,47 +169,49 @@ def test_a_run_that_raises_fails_alone_and_is_retried_when_asked(cluster: Cluste
 
 
 def test_scancel_and_kill_9_leave_the_other_runs_and_a_relaunch_takes_these_two(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
 ) -> None:
-    gate = Gate(tmp_path, cluster, "0", "15", "30", "45")
+    gate = Gate(tmp_path, cluster, "0", "15", "30")
     first = gate.start("launch")
-    pids = gate.wait_at_gate(4)
+    pids = gate.wait_at_gate(3)
     assert "0 runs submitted" in gate.call("launch", "--no_wait"), "all are in the queue already"
     told = gate.call("status")
-    assert "0 waiting, 0 queued, 4 running" in told and told.count("11/30") == 4 and "job" in told
+    assert "0 waiting, 0 queued, 3 running" in told and told.count("11/30") == 3 and "job" in told
     (run, task), *_ = gate.tasks().items()
     cluster.call("scancel", task)
     wait_for(lambda: run not in gate.tasks())
     killed = next(pid for pid in pids if pid in writers(gate.out))
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: len(gate.tasks()) == 2)
-    assert "2 waiting, 0 queued, 2 running" in gate.call("status")
+    wait_for(lambda: len(gate.tasks()) == 1)
+    assert "2 waiting, 0 queued, 1 running" in gate.call("status")
     assert "2 runs submitted" in gate.call("launch", "--no_wait")
-    assert len(gate.wait_at_gate(4)) == 4
+    gate.wait_at_gate(3)
     gate.open()
     assert "0 runs in" in gate.call("launch"), "waits for what is in the queue"
-    assert first.communicate(timeout=120)[0] and first.returncode == 0
-    assert sorted(starts(gate.out).values()) == [1, 1, 2, 2]
-    gate.check_as_undisturbed()
+    assert first.communicate(timeout=300)[0] and first.returncode == 0
+    assert sorted(starts(gate.out).values()) == [1, 2, 2]
+    assert are_whole(results(gate.out), undisturbed, 3)
 
 
-def test_cancel_ends_the_launch_and_its_jobs(cluster: Cluster, tmp_path: Path) -> None:
-    gate = Gate(tmp_path, cluster, "0", "15", "30", "45")
+def test_cancel_ends_the_launch_and_its_jobs(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
+    gate = Gate(tmp_path, cluster, "0", "15", "30")
     launch = gate.start("launch", "--max_submit", "2")
     gate.wait_at_gate(2)
     assert len(gate.tasks()) == 2
-    assert "0 waiting, 2 queued, 2 running" in gate.call("status")
+    assert "0 waiting, 1 queued, 2 running" in gate.call("status")
     told = gate.call("cancel")
     assert writers(gate.out) == [] and gate.tasks() == {}
     assert "stopped a launch by slurm" in told and "cancelled job" in told
-    assert launch.wait(60) == 130
-    assert states(gate.out) == ["waiting"] * 4
+    assert launch.wait(60) in (130, -signal.SIGKILL)  # the latter where it takes seconds to end
+    assert states(gate.out) == ["waiting"] * 3
     assert "nothing was queued or running" in gate.call("cancel")
     gate.open()
-    assert "4 done" in gate.call("launch", "--max_submit", "2")
+    assert "3 done" in gate.call("launch", "--max_submit", "2")
     (_, again) = launches.read_all(gate.out)
-    assert [len(array.tasks) for array in again.arrays] in ([2, 2], [2, 1, 1])
-    gate.check_as_undisturbed()
+    assert [len(array.tasks) for array in again.arrays] == [2, 1]
+    assert are_whole(results(gate.out), undisturbed, 3)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +253,9 @@ def test_a_dry_run_prints_the_script(cluster: Cluster, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_names_with_any_character_come_through(cluster: Cluster, tmp_path: Path) -> None:
+def test_names_with_any_character_come_through(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     gate = Gate(tmp_path, cluster, "0")
     gate.open()
     gate.out = tmp_path / "a b'c\"d;$(touch x)`y`\n%j é"
@@ -253,10 +265,12 @@ def test_names_with_any_character_come_through(cluster: Cluster, tmp_path: Path)
     assert "1 done" in job.communicate(timeout=300)[0] and seen == comment
     assert "step 29 raw" in call("logs", gate.out, run="RotatedDigits", env=cluster.env)
     assert not list(tmp_path.glob("[xy]"))
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 1)
 
 
-def test_a_controller_that_is_down(own_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_controller_that_is_down(
+    own_cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     gate = Gate(tmp_path, own_cluster, "0", "15")
     own_cluster.signal("slurmctld", signal.SIGKILL)
     told = gate.call("launch", expect=2)
@@ -275,14 +289,14 @@ def test_a_controller_that_is_down(own_cluster: Cluster, tmp_path: Path) -> None
         wait_for(lambda: states(gate.out) == ["done"] * 2)
     finally:
         own_cluster.signal("slurmctld", signal.SIGCONT)
-    assert "2 done" in first.communicate(timeout=120)[0] and first.returncode == 0
+    assert "2 done" in first.communicate(timeout=300)[0] and first.returncode == 0
     assert "0 runs in" in gate.call("launch") and len(launches.read_all(gate.out)) == 1
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 2)
 
 
 @pytest.mark.slow
 def test_a_job_that_was_taken_although_sbatch_failed_is_found_by_its_name(
-    own_cluster: Cluster, tmp_path: Path
+    own_cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
 ) -> None:
     """The controller stops answering when sbatch is called, and goes on later."""
     gate, bin_ = Gate(tmp_path, own_cluster, "0", "15"), tmp_path / "bin"
@@ -302,27 +316,31 @@ def test_a_job_that_was_taken_although_sbatch_failed_is_found_by_its_name(
     assert "2 runs in" in gate.call("launch")
     assert states(gate.out) == ["done"] * 2 and set(starts(gate.out).values()) == {1}
     assert [array.job != "" for launch in launches.read_all(gate.out) for array in launch.arrays] == [True]
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 2)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_out_of_time_goes_on_in_the_next_slot(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_run_that_is_out_of_time_goes_on_in_the_next_slot(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     gate = Gate(tmp_path, cluster, "0")
-    launch = gate.start("launch", "--timeout_min", "1", "--signal_delay_s", "15")
+    launch = gate.start("launch", "--timeout_min", "3", "--signal_delay_s", "15")
     gate.wait_at_gate(1)
-    wait_for(lambda: list(starts(gate.out).values()) == [2], 240)
+    wait_for(lambda: list(starts(gate.out).values()) == [2], 400)
     gate.open()
-    assert "1 done" in launch.communicate(timeout=120)[0] and launch.returncode == 0
+    assert "1 done" in launch.communicate(timeout=300)[0] and launch.returncode == 0
     log = next(gate.out.glob("*/log.txt")).read_text()
     assert log.count("go on at step 11") == 1
     (launched,) = launches.read_all(gate.out)
     told = (launched.folder / launched.arrays[0].log(0, "err")).read_text()
     assert "Requeued job" in told or "this job is timed-out" in told
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 1)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_preempted_goes_on_afterwards(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_run_that_is_preempted_goes_on_afterwards(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     gate = Gate(tmp_path, cluster, "0")
     launch = gate.start("launch", "--partition", "low", "--timeout_min", "30")
     gate.wait_at_gate(1)
@@ -334,13 +352,15 @@ def test_a_run_that_is_preempted_goes_on_afterwards(cluster: Cluster, tmp_path: 
     assert "1 queued" in gate.call("status")
     cluster.call("scancel", job.strip())
     gate.open()
-    assert "1 done" in launch.communicate(timeout=240)[0] and launch.returncode == 0
+    assert "1 done" in launch.communicate(timeout=300)[0] and launch.returncode == 0
     assert "go on at step 11" in next(gate.out.glob("*/log.txt")).read_text()
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 1)
 
 
 @pytest.mark.slow
-def test_a_node_that_fails_while_its_job_lives_on(own_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_fails_while_its_job_lives_on(
+    own_cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     """slurmd is killed: Slurm queues the job again, its process still writes; a relaunch submits nothing."""
     gate = Gate(tmp_path, own_cluster, "0", "15")
     launch = gate.start("launch")
@@ -351,13 +371,15 @@ def test_a_node_that_fails_while_its_job_lives_on(own_cluster: Cluster, tmp_path
     assert "0 runs submitted" in gate.call("launch", "--no_wait")
     own_cluster.start("slurmd")
     gate.open()
-    launch.communicate(timeout=240)
+    launch.communicate(timeout=300)
     gate.call("launch")
     assert states(gate.out) == ["done"] * 2
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 2)
 
 
-def test_an_array_that_does_not_wait_for_its_launch(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_array_that_does_not_wait_for_its_launch(
+    cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
+) -> None:
     """kill -9 of the launching process: its jobs go on, and the next launch only waits for them."""
     gate = Gate(tmp_path, cluster, "0", "15")
     launch = gate.start("launch")
@@ -369,4 +391,4 @@ def test_an_array_that_does_not_wait_for_its_launch(cluster: Cluster, tmp_path: 
     assert "0 runs in" in gate.call("launch") and states(gate.out) == ["done"] * 2
     assert set(starts(gate.out).values()) == {1}
     assert json.loads((launches.read_all(gate.out)[0].folder / "launch.json").read_text())["arrays"]
-    gate.check_as_undisturbed()
+    assert are_whole(results(gate.out), undisturbed, 2)
