@@ -4,6 +4,7 @@ As root, so that it may start jobs. Slurm 22.05's defaults wait minutes; what is
 """
 
 import contextlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -53,7 +54,7 @@ MessageTimeout=5
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES DefMemPerCPU=100 PriorityTier=10
 PartitionName=low Nodes={host} DefMemPerCPU=100 PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
 """
@@ -64,6 +65,8 @@ def why_not() -> str:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if any(not shutil.which(tool, path=path) for tool in TOOLS):
         return f"no Slurm here: apt-get install -y --no-install-recommends {PACKAGES}"
+    if not importlib.util.find_spec("submitit"):
+        return "submitit is not installed: pip install -e '.[slurm]'"
     return "" if os.geteuid() == 0 else "a Slurm that starts jobs needs root"
 
 
@@ -107,7 +110,7 @@ class Cluster:
             )
         return False
 
-    def start_all(self, cpus: int = 4) -> None:
+    def start_all(self) -> None:
         for folder in ("state", "spool"):
             (self.root / folder).mkdir(parents=True)
         (self.root / "key").write_bytes(secrets.token_bytes(128))
@@ -118,7 +121,7 @@ class Cluster:
             os.mknod(gpu, 0o020666, os.makedev(1, 3))
         (self.root / "gres.conf").write_text(f"NodeName={host} Name=gpu File={self.root}/gpu[0-1]\n")
         first = 1000 + secrets.randbelow(10**7)  # ids are not used again by the next cluster
-        conf = CONF.format(host=host, root=self.root, ports=_free_ports(2), first=first, cpus=cpus)
+        conf = CONF.format(host=host, root=self.root, ports=_free_ports(2), first=first)
         (self.root / "slurm.conf").write_text(conf)
         for daemon in DAEMONS:
             self.start(daemon)

@@ -49,10 +49,10 @@ class Faulty(ERM):
 """
 
 
-def make_cluster(folder: Path, **options: Any) -> Iterator[Cluster]:
+def make_cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "slurm").mkdir()
     cluster = Cluster(folder / "slurm")
-    cluster.start_all(**options)
+    cluster.start_all()
     try:
         yield cluster
     finally:
@@ -144,12 +144,9 @@ def test_an_array_of_twelve_runs_gives_the_table_and_the_records_of_serial_ones(
     assert results(tmp_path / "slurm") == results(tmp_path / "pool") == of_serial
     (launch,) = launches.read_all(tmp_path / "slurm")
     assert [len(array.tasks) for array in launch.arrays] == [10, 2], "split at this cluster's MaxArraySize"
-    assert "0 runs in" in make_sweep_text(tmp_path / "slurm", cluster)
+    again = call("launch", tmp_path / "slurm", "--n_trials", "2", *SLURM, env=cluster.env)
+    assert "0 runs in" in again
     assert len(launches.read_all(tmp_path / "slurm")) == 1, "nothing is left: nothing was submitted"
-
-
-def make_sweep_text(out: Path, cluster: Cluster) -> str:
-    return call("launch", out, "--n_trials", "2", *SLURM, env=cluster.env)
 
 
 def test_a_run_that_raises_fails_alone_and_is_retried_when_asked(cluster: Cluster, tmp_path: Path) -> None:
