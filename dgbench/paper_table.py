@@ -13,6 +13,7 @@ from typing import Any
 from . import collect_results, flags, registry, sweep
 from .errors import UsageError, exit_on_usage_error
 from .spec import RunSpec
+from .status import states
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,12 +54,12 @@ def about(name: str) -> str:
 
 
 def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
-    return [name for name, state in sweep.states(folder, runs).items() if state != "done"]
+    return [name for name, state in states(folder, runs).items() if state != "done"]
 
 
 def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:
     """Whether no run of the table has begun."""
-    return set(sweep.states(folder, runs).values()) <= {"waiting", "queued"}
+    return set(states(folder, runs).values()) <= {"waiting", "queued"}
 
 
 def _check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dgbench import launch, records, sweep
 from dgbench.errors import UsageError
+from dgbench.plan import read_plan
 from dgbench.spec import RunSpec
 
 TIMES = ("seconds", "images_per_second", "memory_gb")
@@ -164,7 +165,7 @@ def _workers(parent: int) -> list[int]:
 
 
 def _states(folder: Path) -> list[str]:
-    return [records.state(folder / spec.run_id()) for spec in sweep.read_plan(folder)]
+    return [records.state(folder / spec.run_id()) for spec in read_plan(folder)]
 
 
 def _wait_for(condition: Any, seconds: float = 60) -> None:

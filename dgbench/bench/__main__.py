@@ -11,6 +11,7 @@ from tabulate import tabulate
 from .. import files, flags
 from ..errors import exit_on_usage_error
 from .data import evaluation, views
+from .launcher import launcher
 from .ratio import Ratio
 from .runs import runs
 from .semi import semi_supervised
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "evaluation": evaluation,
     "start": start,
     "memory": memory,
+    "launcher": launcher,
     "vectorize": vectorize,
     "runs": runs,
     "semi_supervised": semi_supervised,
