@@ -1,8 +1,12 @@
 """What a killed run goes on from, and the weights that a finished run leaves."""
 
-from collections.abc import Mapping
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +14,10 @@ from . import files
 from .algorithm import Algorithm
 from .averager import Averager
 from .meter import Meter
+
+LAST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, ValueError)
+"""What reading a file that is cut or changed raises."""
 
 
 @dataclass
@@ -21,7 +29,7 @@ class State:
     meter: Meter
 
     def save(self, folder: Path, step: int) -> None:
-        """Write checkpoint.pt; ``step`` is the next update."""
+        """Write checkpoint.pt; ``step`` is the next update. The one before stays until this one is whole."""
         state = {
             "step": step,
             "algorithm": self.algorithm.state_dict(),
@@ -29,14 +37,16 @@ class State:
             "averagers": {name: averager.state_dict() for name, averager in self.averagers.items()},
             "meter": self.meter.state_dict(),
         }
-        files.replace(folder / "checkpoint.pt", lambda file: torch.save(state, file))
+        files.replace(folder / LAST, lambda file: torch.save(state, file), keep=folder / BEFORE)
 
-    def load(self, folder: Path, device: torch.device) -> int:
-        """Take up checkpoint.pt if there is one; returns the next update."""
-        path = folder / "checkpoint.pt"
-        if not path.exists():
+    def load(self, folder: Path, device: torch.device, say: Callable[[str], object]) -> int:
+        """Take up the last whole checkpoint, saying what is damaged; returns the next update."""
+        for name in (LAST, BEFORE):
+            state = _read(folder / name, device, say)
+            if state is not None:
+                break
+        else:
             return 0
-        state = torch.load(path, map_location=device, weights_only=True)
         self.algorithm.load_state_dict(state["algorithm"])
         for optim, saved in zip(self.algorithm.optims, state["optims"], strict=True):
             optim.load_state_dict(saved)
@@ -54,4 +64,20 @@ class State:
                     weights[name] = {k: v.clone() for k, v in self.algorithm.state_dict().items()}
             files.replace(folder / "weights.pt", lambda file: torch.save(weights, file))
         files.replace_text(folder / "done", "")
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        for name in (LAST, BEFORE):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _read(path: Path, device: torch.device, say: Callable[[str], object]) -> dict[str, Any] | None:
+    """A checkpoint; None if there is none or it is damaged, which torch alone may not notice."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if bad := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        return None
+    except DAMAGE as error:
+        say(f"{path.name} is damaged ({str(error).splitlines()[0]}); going back to the one before")
+        path.unlink()  # so that it never takes that one's place
+        return None

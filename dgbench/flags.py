@@ -75,3 +75,10 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
     group.add_argument("--log", default="none", choices=KINDS, help="also show records there while they come")
+    group.add_argument(
+        "--checkpoint_every_min",
+        type=float,
+        default=10.0,
+        metavar="MIN",
+        help="also save what a killed run goes on from between evaluations; 0: only then",
+    )

@@ -1,26 +1,28 @@
-"""How a list of specs is executed: one after another, or by a pool of worker processes.
+"""How a list of specs is executed here: one after another, or by a pool of processes (``pool.py``).
 
-A worker is reused from run to run, so imports are paid once per worker. A worker that dies (kill -9, out of
-memory) fails its own run only; a new one takes its place.
+Two launches on one folder share the work: a run is taken by who is first to hold its lease, and one that
+another process is writing is looked at again until it is done, or until its writer is gone.
 """
 
-import multiprocessing
 import os
-import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from . import build, files
+from . import build, lease, records
 from .machine import Machine
 from .spec import RunSpec
-from .train import Busy, run, summary
+from .train import run, summary
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the runs that others are writing."""
 
 
 def check(runs: Sequence[RunSpec]) -> None:
@@ -47,117 +49,75 @@ def default_workers(device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Todo:
+    """The runs that are left."""
+
+    def __init__(self, runs: Sequence[RunSpec], folder: Path) -> None:
+        self.runs, self.folder, self.watch = deque(runs), folder, lease.Watch()
+
+    def take(self) -> RunSpec | None:
+        """The next run that is free; None if there is none now. Those that ended elsewhere are left out."""
+        for _ in range(len(self.runs)):
+            spec = self.runs.popleft()
+            run_folder = self.folder / spec.run_id()
+            held = self.watch.is_held(run_folder)  # asked first: a run may end in between
+            if records.has_ended(run_folder):
+                continue
+            if not held:
+                return spec
+            self.runs.append(spec)
+        return None
+
+    def put_back(self, spec: RunSpec) -> None:
+        self.runs.append(spec)
+
+    def __iter__(self) -> Iterator[RunSpec]:
+        """The runs as they become free, until none is left."""
+        while self.runs:
+            if spec := self.take():
+                yield spec
+            elif self.runs:
+                time.sleep(LOOK_SECONDS)
+
+
 def serial(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int = 1) -> None:
     """One run after another, in this process."""
-    bar = _bar(len(runs))
-    for spec in runs:
-        _report(bar, spec, *_try(spec, folder, machine))
-    bar.close()
+    todo = Todo(runs, folder)
+    with Bar(todo, len(runs)) as bar:
+        for spec in todo:
+            state, text = attempt(spec, folder, machine)
+            if state == "busy":
+                todo.put_back(spec)
+            bar.report(spec, state, text)
 
 
-def pool(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int) -> None:
-    """``workers`` processes, one GPU each where there are GPUs, the next run to whoever is free."""
-    waiting = list(reversed(runs))
-    busy: dict[Connection, _Worker] = {}
-    bar = _bar(len(runs))
-    try:
-        for i in range(min(workers, len(runs))):
-            worker = _Worker(i, folder, machine)
-            worker.start(waiting.pop())
-            busy[worker.pipe] = worker
-        while busy:
-            for pipe in wait(list(busy)):
-                assert isinstance(pipe, Connection)
-                worker = busy.pop(pipe)
-                _report(bar, worker.spec, *worker.result())
-                if waiting:
-                    worker = worker if worker.process.is_alive() else _Worker(worker.number, folder, machine)
-                    worker.start(waiting.pop())
-                    busy[worker.pipe] = worker
-                else:
-                    worker.stop()
-    finally:
-        for worker in busy.values():
-            worker.process.terminate()
-        bar.close()
-
-
-LAUNCHERS: dict[str, Callable[[Sequence[RunSpec], Path, Machine, int], None]] = {
-    "serial": serial,
-    "pool": pool,
-}
-
-
-class _Worker:
-    """A process that runs one spec at a time; its pipe is readable when the run or the process ended."""
-
-    def __init__(self, number: int, folder: Path, machine: Machine) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.number, self.folder, self.spec = number, folder, RunSpec("", "")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_work, args=(theirs, folder, _on_gpu(machine, number)), daemon=True
-        )
-        self.process.start()
-        theirs.close()  # ours alone is open here, so the pipe ends when the process does
-
-    def start(self, spec: RunSpec) -> None:
-        self.spec = spec
-        self.pipe.send(spec)
-
-    def result(self) -> tuple[bool, str]:
-        """(succeeded, last metrics or the error)."""
-        try:
-            return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            error = f"the worker process died (exit code {self.process.exitcode})"
-            run_folder = self.folder / self.spec.run_id()
-            run_folder.mkdir(parents=True, exist_ok=True)
-            files.replace_text(run_folder / "error.txt", error)
-            return False, error
-
-    def stop(self) -> None:
-        self.pipe.close()
-        self.process.join()
-
-
-def _work(pipe: Connection, folder: Path, machine: Machine) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
-    while True:
-        try:
-            spec = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_try(spec, folder, machine))
-
-
-def _try(spec: RunSpec, folder: Path, machine: Machine) -> tuple[bool, str]:
+def attempt(spec: RunSpec, folder: Path, machine: Machine) -> tuple[str, str]:
+    """Run a spec: ("done", its last metrics), ("failed", the error) or ("busy", who writes it)."""
     run_folder = folder / spec.run_id()
     try:
-        return True, summary(run(spec, run_folder, machine))
-    except Busy as error:
-        return False, str(error)
+        return "done", summary(run(spec, run_folder, machine))
+    except lease.Busy as error:
+        return "busy", str(error)
     except Exception as error:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        files.replace_text(run_folder / "error.txt", traceback.format_exc())
-        return False, f"{type(error).__name__}: {error}"
+        records.write_error(run_folder, traceback.format_exc())
+        return "failed", f"{type(error).__name__}: {error}"
 
 
-def _on_gpu(machine: Machine, number: int) -> Machine:
-    import torch
+class Bar:
+    """A progress bar over runs, those that end elsewhere included."""
 
-    if machine.device in ("auto", "cuda") and torch.cuda.is_available():
-        return replace(machine, device=f"cuda:{number % torch.cuda.device_count()}")
-    return machine
+    def __init__(self, todo: Todo, total: int) -> None:
+        self.todo, self.total, self.bar = todo, total, tqdm(total=total, unit="run", dynamic_ncols=True)
 
+    def __enter__(self) -> "Bar":
+        return self
 
-def _bar(total: int) -> Any:
-    return tqdm(total=total, unit="run", dynamic_ncols=True)
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
 
-
-def _report(bar: Any, spec: RunSpec, succeeded: bool, text: str) -> None:
-    if not succeeded:
-        bar.write(f"failed {spec.run_id()}: {text}", file=sys.stderr)
-    bar.set_postfix_str(f"{spec.run_id()} {text}"[:120], refresh=False)
-    bar.update()
+    def report(self, spec: RunSpec, state: str, text: str, under_way: int = 0) -> None:
+        """under_way: runs that are being worked on."""
+        if state == "failed":
+            self.bar.write(f"failed {spec.run_id()}: {text}", file=sys.stderr)
+        self.bar.set_postfix_str(f"{spec.run_id()} {text}"[:120], refresh=False)
+        self.bar.update(self.total - len(self.todo.runs) - under_way - self.bar.n)

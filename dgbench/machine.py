@@ -29,6 +29,7 @@ class Machine:
     plugin: Sequence[Path] = ()
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS
+    checkpoint_every_min: float = 10.0  # between evaluations; 0: at evaluations only
 
 
 def prepare(machine: Machine) -> torch.device:

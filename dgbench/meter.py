@@ -37,7 +37,9 @@ class Meter:
         self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self.sums, "counts": self.counts, "images": self.images}
+        seconds = time.perf_counter() - self.since
+        return {"sums": self.sums, "counts": self.counts, "images": self.images, "seconds": seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.sums, self.counts, self.images = dict(state["sums"]), dict(state["counts"]), state["images"]
+        self.since = time.perf_counter() - state.get("seconds", 0.0)

@@ -59,7 +59,7 @@ def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
 
 def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:
     """Whether no run of the table has begun."""
-    return set(sweep.states(folder, runs).values()) <= {"waiting"}
+    return set(sweep.states(folder, runs).values()) <= {"waiting", "queued"}
 
 
 def _check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:

@@ -6,6 +6,7 @@ keyed ``<domain>/<part>/<metric>``, and its ``parts`` say which ``<domain>/<part
 them.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -15,12 +16,13 @@ from typing import Any
 
 import orjson
 
-from . import files
+from . import files, lease
 from .spec import RunSpec
 
 Record = dict[str, Any]
 ARCHIVE = "records.jsonl.gz"
 RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock", "out.txt")
+_TELL_STATE = ("done", "error.txt", lease.NAME, lease.LOCK)
 
 
 def evaluation_steps(spec: RunSpec) -> list[int]:
@@ -60,18 +62,15 @@ def truncate(path: Path, before_step: int) -> int:
     return len(lines) - len(kept)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds ``flock`` on the file; a missing file is not locked."""
-    if not path.exists():
-        return False
-    with files.lock(path, shared=True) as free:
-        return not free
-
-
 def state(folder: Path) -> str:
     """ "waiting", "running", "failed" or "done", from the files of a run's folder."""
     folder = Path(folder)
-    return state_of([name for name in ("done", "error.txt", "lock") if (folder / name).exists()], folder)
+    return state_of([name for name in _TELL_STATE if (folder / name).exists()], folder)
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run is done or has failed."""
+    return (folder / "done").exists() or (folder / "error.txt").exists()
 
 
 def state_of(names: Container[str], folder: Path) -> str:
@@ -80,7 +79,15 @@ def state_of(names: Container[str], folder: Path) -> str:
         return "done"
     if "error.txt" in names:
         return "failed"
-    return "running" if "lock" in names and is_locked(folder / "lock") else "waiting"
+    held = lease.NAME in names or lease.LOCK in names
+    return "running" if held and lease.seems_alive(folder) else "waiting"
+
+
+def write_error(folder: Path, text: str) -> None:
+    """Write error.txt, which makes a run failed; on a full or read-only disk it stays waiting."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        files.replace_text(folder / "error.txt", text)
 
 
 def read_lines(path: Path) -> tuple[list[Record], list[str]]:

@@ -8,17 +8,22 @@ Instead of flags, a file of ``sweeps/`` names the runs of a paper's table.
 import importlib.util
 import itertools
 import json
+import signal
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import files, flags, records, registry
+from . import files, flags, launches, registry, status
+from .cancel import cancel
 from .errors import UsageError, exit_on_usage_error, unknown
 from .spec import RunSpec
+from .status import states
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
+COMMANDS = ("launch", "retry", "status", "cancel", "logs")
+LAUNCHERS = ("serial", "pool")
 PER_RUN = ("dataset", "algorithm", "test_envs", "source_envs", "trial_seed", "hparams_seed")
 
 
@@ -107,31 +112,6 @@ def plan(folder: Path, runs: Iterable[RunSpec]) -> list[RunSpec]:
     return list(merged.values())
 
 
-def states(folder: Path, runs: Iterable[RunSpec]) -> dict[str, str]:
-    """{run id: waiting | running | failed | done}."""
-    return {(run_id := spec.run_id()): records.state(folder / run_id) for spec in runs}
-
-
-def status_text(folder: Path, runs: Sequence[RunSpec]) -> str:
-    """Counts, running runs with their last log line, failed ones with their reason."""
-    state = states(folder, runs)
-    counts = Counter(state.values())
-    lines = [", ".join(f"{counts[name]} {name}" for name in ("waiting", "running", "failed", "done"))]
-    lines += [
-        f"running  {run_id}: {records.last_line(folder / run_id / 'log.txt')}"
-        for run_id in _in(state, "running")
-    ]
-    lines += [
-        f"failed   {run_id}: {records.last_line(folder / run_id / 'error.txt')}"
-        for run_id in _in(state, "failed")
-    ]
-    return "\n".join(lines)
-
-
-def _in(state: dict[str, str], name: str) -> list[str]:
-    return [run_id for run_id, is_ in state.items() if is_ == name]
-
-
 def dry_run_text(folder: Path, runs: Sequence[RunSpec], workers: int) -> str:
     """The runs, their state and hyper-parameters, and an estimate of the cost."""
     from .cost import seconds_per_run  # imports torch
@@ -142,18 +122,11 @@ def dry_run_text(folder: Path, runs: Sequence[RunSpec], workers: int) -> str:
         hp, seconds = seconds_per_run(spec)
         is_ = state[spec.run_id()]
         missing += 0 if is_ == "done" else seconds
-        lines.append(f"{is_:8} {spec.run_id()}  {json.dumps(hp)}  about {_duration(seconds)}")
+        lines.append(f"{is_:8} {spec.run_id()}  {json.dumps(hp)}  about {status.duration(seconds)}")
     left = sum(is_ != "done" for is_ in state.values())
-    lines.append(
-        f"{len(runs)} runs, {left} to do: about {_duration(missing / workers)} with {workers} workers here"
-    )
+    duration = status.duration(missing / workers)
+    lines.append(f"{len(runs)} runs, {left} to do: about {duration} with {workers} workers here")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _runs(args: Any) -> list[RunSpec]:
@@ -184,8 +157,8 @@ def _runs(args: Any) -> list[RunSpec]:
 
 def _parser() -> flags.Parser:
     parser = flags.Parser(prog="python -m dgbench.sweep", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("launch", "status", "retry"))
-    parser.add_argument("file", nargs="?", help=f"a file of sweeps/: {', '.join(names())}")
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("file", nargs="?", help=f"a file of sweeps/: {', '.join(names())}; of logs: a run")
     parser.add_argument("--algorithms", nargs="+", default=[])
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--n_trials", type=int, default=3)
@@ -196,7 +169,7 @@ def _parser() -> flags.Parser:
     parser.add_argument("--test_env_pairs", action="store_true", help="also hold out each pair of domains")
     parser.add_argument("--pairs", action="store_true", help="one source for each target, every pair")
     parser.add_argument("--output_dir", type=Path, required=True, help="the sweep's folder")
-    parser.add_argument("--launcher", default="pool", help="serial or pool")
+    parser.add_argument("--launcher", default="pool", help=f"one of: {', '.join(LAUNCHERS)}")
     parser.add_argument("--workers", type=int, default=0, help="of the pool; default: GPUs, or CPU cores")
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads of a run, the same for any launcher"
@@ -204,42 +177,97 @@ def _parser() -> flags.Parser:
     parser.add_argument(
         "--dry_run", action="store_true", help="print the runs and their cost, launch nothing"
     )
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=5.0,
+        metavar="SECONDS",
+        help="status again and again until all is over",
+    )
     flags.add_spec_flags(parser, skip=PER_RUN)
     flags.add_machine_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Exit status 1 if a run failed or is missing at the end."""
-    from . import launch
-
+    """The command. Exit status 1 if a run failed or is missing at the end, 130 after Ctrl-C."""
     args = _parser().parse_args(argv)
     for path in args.plugin:
         registry.load_plugin(path)
-    if args.launcher not in launch.LAUNCHERS:
-        raise unknown("launcher", args.launcher, launch.LAUNCHERS)
+    if args.launcher not in LAUNCHERS:
+        raise unknown("launcher", args.launcher, LAUNCHERS)
+    if args.command == "logs":
+        print(status.log_text(args.output_dir, read_plan(args.output_dir), args.file or ""))
+        return 0
     runs = _runs(args)
-    workers = 1 if args.launcher == "serial" else args.workers or launch.default_workers(args.device)
-    if args.command == "status":
-        print(status_text(args.output_dir, runs))
-        return 0
-    if args.dry_run:
-        print(dry_run_text(args.output_dir, runs, workers))
-        return 0
-    state = states(args.output_dir, runs)
-    wanted = ("failed",) if args.command == "retry" else ("waiting",)
-    todo = [spec for spec in runs if state[spec.run_id()] in wanted]
-    launch.check(todo)
-    plan(args.output_dir, runs)
-    started = time.perf_counter()
-    if todo:
-        launch.LAUNCHERS[args.launcher](todo, args.output_dir, launch.machine_from(args), workers)
-    state = states(args.output_dir, runs)
-    print(status_text(args.output_dir, runs))
-    print(f"{len(todo)} runs in {_duration(time.perf_counter() - started)}; {args.output_dir}")
-    if _in(state, "failed"):
+    if args.command == "cancel":
+        print("\n".join(cancel(args.output_dir, runs)))
+    elif args.command == "status" and args.watch:
+        status.watch(args.output_dir, runs, args.watch)
+    elif args.command == "status":
+        print(status.text(args.output_dir, runs))
+    elif args.dry_run:
+        print(dry_run_text(args.output_dir, runs, _workers(args)))
+    else:
+        return _launch(args, runs)
+    return 0
+
+
+def _launch(args: Any, runs: Sequence[RunSpec]) -> int:
+    """launch: what has not ended. retry: what has failed. Neither takes what waits in Slurm's queue."""
+    folder, started = args.output_dir, time.perf_counter()
+    state = states(folder, runs)
+    elsewhere = launches.slurm_tasks(folder, status.ended(folder, runs))
+    wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
+    todo = [spec for spec in runs if state[spec.run_id()] in wanted and spec.run_id() not in elsewhere]
+    try:
+        if todo:
+            _execute(args, runs, todo)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on with {folder}")
+        return 130
+    state = states(folder, runs)
+    print(status.text(folder, runs))
+    print(f"{len(todo)} runs in {status.duration(time.perf_counter() - started)}; {folder}")
+    if "failed" in state.values():
         print("run the same command with `retry` in place of `launch` to try the failed ones again")
     return int(any(is_ != "done" for is_ in state.values()))
+
+
+def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
+    from . import launch, pool  # import torch
+
+    launch.check(todo)
+    machine, folder = launch.machine_from(args), args.output_dir
+    how = launch.serial if args.launcher == "serial" else pool.pool
+    with ExitStack() as launched:
+        try:
+            plan(folder, runs)
+            for spec in todo:
+                (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
+            launched.enter_context(launches.local(folder, args.launcher, [spec.run_id() for spec in todo]))
+        except OSError as error:
+            told = f"cannot write in {folder} ({error.strerror}); give another --output_dir"
+            raise UsageError(told) from None
+        with _interruptible():
+            how(todo, folder, machine, _workers(args))
+
+
+def _workers(args: Any) -> int:
+    from .launch import default_workers  # imports torch
+
+    return 1 if args.launcher == "serial" else args.workers or default_workers(args.device)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, which ``cancel`` sends, ends a launch as Ctrl-C does: workers first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """One run: ``python -m dgbench.train --dataset PACS --algorithm PCL --test_envs sketch --output_dir DIR``.
 
 The folder holds spec.json, results.jsonl (one record per evaluation and kind of weights), log.txt,
-checkpoint.pt, error.txt after a failure, and done, written last. A run that is killed anywhere goes on from
-its checkpoint and ends with the same records and weights, bit for bit on one CPU machine.
+checkpoint.pt and the one before, error.txt after a failure, and done, written last; lease.json while a
+process writes it. A run that is killed anywhere goes on from its checkpoint and ends with the same records
+and weights, bit for bit on one CPU machine.
 """
 
 import json
@@ -20,11 +21,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import averaging, files, flags, hparams, live, records, registry, retrieval, schedule
+from . import averaging, files, flags, hparams, lease, live, records, registry, retrieval, schedule
 from .build import Built, build
 from .checkpoint import State
 from .errors import UsageError, exit_on_usage_error
 from .evaluate import accuracy, pseudo_labels
+from .lease import Lease
 from .loaders import Loader
 from .machine import Machine, peak_memory_gb
 from .meter import Meter
@@ -32,16 +34,13 @@ from .spec import RunSpec
 from .tasks import Pool
 
 
-class Busy(UsageError):
-    """Another process is writing this run."""
-
-
 def run(
     spec: RunSpec, folder: Path, machine: Machine | None = None, progress: bool = False
 ) -> dict[str, Any]:
     """Train, evaluate, record; returns the last record. Nothing is written before the spec and data are good.
 
-    Raises ``UsageError`` for bad input; any other exception is also written to error.txt.
+    Raises ``UsageError`` for bad input, ``Busy`` while another process writes the folder; any other exception
+    is also written to error.txt.
     """
     machine = machine or Machine()
     for path in machine.plugin:
@@ -53,37 +52,40 @@ def run(
     built = build(spec, machine)
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with files.lock(folder / "lock") as free:
-        if not free:
-            raise Busy(f"{folder} is being written by another process; wait or give another folder")
+    with lease.hold(folder) as held:
+        if (folder / "done").exists():  # meanwhile, by another process
+            return _last_record(folder)
         files.remove_leftovers(folder)
         files.replace_text(folder / "spec.json", json.dumps(spec.to_dict(), indent=1))
         (folder / "error.txt").unlink(missing_ok=True)
         try:
-            return _train(built, folder, progress, not machine.skip_model_save, machine.log)
+            return _train(built, folder, machine, held, progress)
+        except lease.Busy:
+            raise
         except UsageError:
             if created:
                 _remove(folder)
             raise
         except Exception:
-            files.replace_text(folder / "error.txt", traceback.format_exc())
+            records.write_error(folder, traceback.format_exc())
             raise
 
 
-def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: str) -> dict[str, Any]:
+def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bool) -> dict[str, Any]:
     """The loop, top to bottom."""
     spec, algorithm, loader = run.spec, run.algorithm, run.loader
     assert spec.steps is not None
     averagers = averaging.make(spec.averaging, algorithm, run.training_images)
     state = State(algorithm, averagers, meter := Meter())
-    first = state.load(folder, run.device)
+    first = state.load(folder, run.device, lambda told: _log(folder, told))
     records.truncate(folder / "results.jsonl", first)
     for warning in run.dataset.warnings:
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
-    shown = live.start(log, folder, spec.run_id(), spec.to_dict(), first)
+    shown = live.start(machine.log, folder, spec.run_id(), spec.to_dict(), first)
     evaluations = set(records.evaluation_steps(spec))
+    saved, save_every = time.monotonic(), machine.checkpoint_every_min * 60 or math.inf
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
     for step in bar:
         if step % algorithm.problem.steps_per_epoch == 0:
@@ -92,6 +94,10 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: st
             update(state, loader, step, run.seed)
 
         if step not in evaluations:
+            if time.monotonic() - saved > save_every:
+                held.check()
+                state.save(folder, step + 1)
+                saved = time.monotonic()
             continue
         last = step == spec.steps - 1
         losses, timing = meter.read()
@@ -118,14 +124,17 @@ def _train(run: Built, folder: Path, progress: bool, keep_weights: bool, log: st
             }
             if weights != "raw":
                 record["averaging"] = averagers[weights].info()
+            held.check()
             records.append(folder / "results.jsonl", record)
             shown.write(record)
             _log(folder, summary(record))
             bar.set_postfix_str(summary(record), refresh=False)
+        held.check()
         state.save(folder, step + 1)
+        saved = time.monotonic()
 
     shown.close()
-    state.finish(folder, keep_weights)
+    state.finish(folder, not machine.skip_model_save)
     _log(folder, "done")
     return _last_record(folder)
 
@@ -177,7 +186,9 @@ def _check_folder(spec: RunSpec, folder: Path) -> None:
         theirs, ours = other.to_dict(), spec.to_dict()
         differs = ", ".join(f"{k}={theirs[k]!r}" for k in ours if ours[k] != theirs[k])
         raise UsageError(f"{folder} holds another run ({differs}); give another --output_dir")
-    strangers = [f for f in folder.glob("*") if f.name != "lock" and not f.name.startswith(".")]
+    strangers = [
+        f for f in folder.glob("*") if f.name not in (lease.NAME, lease.LOCK) and not f.name.startswith(".")
+    ]
     if strangers and not path.exists():
         raise UsageError(f"{folder} is not empty and holds no run; give another --output_dir")
 
@@ -215,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = Machine(**{f.name: getattr(args, f.name) for f in fields(Machine)})
     for path in machine.plugin:
         registry.load_plugin(path)
+    lease.Watch().wait(args.output_dir)
     record = run(RunSpec(**flags.spec_values(args)), args.output_dir, machine, progress=sys.stderr.isatty())
     print(summary(record))
     return 0

@@ -4,7 +4,7 @@ import json
 import pytest
 from literal_runs import lines_of
 
-from dgbench import records
+from dgbench import files, records
 
 
 def steps_of(path):
@@ -62,9 +62,9 @@ def test_truncate_of_no_file_is_nothing(tmp_path):
 def test_states(tmp_path):
     assert records.state(tmp_path) == "waiting"
     with open(tmp_path / "lock", "w") as lock:
-        assert not records.is_locked(tmp_path / "lock")
+        assert not files.is_locked(tmp_path / "lock")
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert records.is_locked(tmp_path / "lock")
+        assert files.is_locked(tmp_path / "lock")
         assert records.state(tmp_path) == "running"
     assert records.state(tmp_path) == "waiting"
     (tmp_path / "error.txt").write_text("Traceback\nValueError: no\n\n")

@@ -37,15 +37,15 @@ def same_weights(a: Path, b: Path) -> bool:
     )
 
 
-def child(folder: Path, prepare: Callable[[], None]) -> None:
+def child(folder: Path, prepare: Callable[[], None], every_min: float) -> None:
     torch.set_num_threads(1)
     prepare()
-    run(SPEC, folder, Machine(threads=1))
+    run(SPEC, folder, Machine(threads=1, checkpoint_every_min=every_min))
 
 
-def start(folder: Path, prepare: Callable[[], None] = lambda: None) -> Any:
+def start(folder: Path, prepare: Callable[[], None] = lambda: None, every_min: float = 10) -> Any:
     """A fork: torch is imported already, so a start costs no time."""
-    process = FORK.Process(target=child, args=(folder, prepare))
+    process = FORK.Process(target=child, args=(folder, prepare, every_min))
     process.start()
     return process
 
@@ -112,6 +112,49 @@ def test_killed_at_a_chosen_point(
     assert process.exitcode == -signal.SIGKILL
     assert not (folder / "done").exists()
     finish(folder)
+    assert results(folder) == results(undisturbed)
+    assert same_weights(folder, undisturbed)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """One bit of the weights."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("damage", "both"), [(cut, False), (flip, False), (cut, True)])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    undisturbed: Path, tmp_path: Path, damage: Callable[[Path], None], both: bool
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, die_at_call(Algorithm, "descend", 14))
+    process.join(120)
+    kept = [folder / name for name in ("checkpoint.pt", "checkpoint.before.pt")]
+    assert [torch.load(path, weights_only=True)["step"] for path in kept] == [11, 6]
+    for path in kept[: 1 + both]:
+        damage(path)
+    finish(folder)
+    log = (folder / "log.txt").read_text()
+    assert "checkpoint.pt is damaged" in log and ("checkpoint.before.pt is damaged" in log) == both
+    assert (log.count(": start\n") == 2) if both else ("go on at step 6\n" in log)
+    assert results(folder) == results(undisturbed)
+    assert same_weights(folder, undisturbed)
+    assert not any(path.exists() for path in kept)
+
+
+def test_killed_between_evaluations_it_goes_on_between_them(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for count in (9, 6):  # the second time from step 8 on
+        process = start(folder, die_at_call(Algorithm, "descend", count), every_min=1e-9)
+        process.join(120)
+    finish(folder)
+    log = (folder / "log.txt").read_text()
+    assert "go on at step 8\n" in log and "go on at step 13\n" in log
     assert results(folder) == results(undisturbed)
     assert same_weights(folder, undisturbed)
 

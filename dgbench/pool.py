@@ -1,0 +1,117 @@
+"""A pool of worker processes on this machine.
+
+A worker is reused from run to run, so imports are paid once per worker, and ends with the pool however that
+ends. The run of a worker that dies (kill -9, out of memory) is tried again, ``DEATHS`` times at most.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from . import records
+from .launch import LOOK_SECONDS, Bar, Todo, attempt
+from .machine import Machine
+from .spec import RunSpec
+
+DEATHS = 3
+
+
+def pool(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int) -> None:
+    """``workers`` processes, one GPU each where there are GPUs, the next run to whoever is free."""
+    todo, deaths = Todo(runs, folder), Counter[str]()
+    idle = [_Worker(number, folder, machine) for number in range(min(workers, len(runs)))]
+    busy: dict[Connection, _Worker] = {}
+    try:
+        with Bar(todo, len(runs)) as bar:
+            while todo.runs or busy:
+                while idle and (spec := todo.take()):
+                    worker = idle.pop().start(spec)
+                    busy[worker.pipe] = worker
+                if not busy:
+                    time.sleep(LOOK_SECONDS if todo.runs else 0)
+                for pipe in wait(list(busy), LOOK_SECONDS if todo.runs and idle else None) if busy else ():
+                    assert isinstance(pipe, Connection)
+                    idle.append(worker := busy.pop(pipe))
+                    state, text = worker.result()
+                    deaths[worker.spec.run_id()] += state == "died"
+                    if state == "died" and deaths[worker.spec.run_id()] >= DEATHS:
+                        records.write_error(folder / worker.spec.run_id(), text)
+                        state = "failed"
+                    if state in ("died", "busy"):
+                        todo.put_back(worker.spec)
+                    bar.report(worker.spec, state, text, len(busy))
+    finally:
+        for worker in [*idle, *busy.values()]:
+            worker.stop()
+
+
+class _Worker:
+    """A process that runs one spec at a time; its pipe is readable when the run or the process ended."""
+
+    def __init__(self, number: int, folder: Path, machine: Machine) -> None:
+        self.number, self.folder, self.machine, self.spec = number, folder, machine, RunSpec("", "")
+        self.process: multiprocessing.process.BaseProcess | None = None
+
+    def start(self, spec: RunSpec) -> "_Worker":
+        """Give it a run; a process is made for the first one, and where the last one died."""
+        self.spec = spec
+        if self.process is None or not self.process.is_alive():
+            context = multiprocessing.get_context("spawn")
+            self.pipe, theirs = context.Pipe()
+            machine = _on_gpu(self.machine, self.number)
+            self.process = context.Process(target=_work, args=(theirs, self.folder, machine), daemon=True)
+            self.process.start()
+            theirs.close()  # ours alone is open here, so the pipe ends when the process does
+        with contextlib.suppress(OSError):  # it died just now: the pipe says so again
+            self.pipe.send(spec)
+        return self
+
+    def result(self) -> tuple[str, str]:
+        """What ``attempt`` returned, or ("died", how)."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            assert self.process is not None
+            self.process.join()
+            return "died", f"the worker process died (exit code {self.process.exitcode})"
+
+    def stop(self) -> None:
+        """End it and wait until it is gone."""
+        if self.process is not None:
+            self.process.kill()  # a run goes on from its checkpoint, whatever ended it
+            self.process.join()
+
+
+def _work(pipe: Connection, folder: Path, machine: Machine) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            spec = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(attempt(spec, folder, machine))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _on_gpu(machine: Machine, number: int) -> Machine:
+    import torch
+
+    if machine.device in ("auto", "cuda") and torch.cuda.is_available():
+        return replace(machine, device=f"cuda:{number % torch.cuda.device_count()}")
+    return machine
