@@ -14,6 +14,7 @@ from golden_vectors import Case, cases, close
 from literal_runs import record, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.flop_counter import FlopCounterMode
 
 from dgbench import collect_results, registry, rules
 from dgbench.algorithm import Algorithm, Batch, Problem
@@ -23,6 +24,8 @@ from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.evidence import LABEL_FREE
 from dgbench.hparams import resolve
 from dgbench.losses.alignment import multi_kernel_mmd
+from dgbench.losses.class_statistics import ClassStatistics
+from dgbench.losses.semantic_contrast import class_contrast
 from dgbench.records import read_lines
 from dgbench.runs import of_lines
 from dgbench.selection import select
@@ -353,6 +356,17 @@ def test_the_literatures_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert published["SCALE, published (SCALE)"] == "84.2400" and len(published) == 6
     averages = {line["method"]: line["mean"] for line in lines if line["column"] == "Avg"}
     assert averages["None, published (SCALE)"] == "60.9100"
+
+
+def test_the_contrast_is_cheap_beside_a_resnet50() -> None:
+    """DistCL with full covariances, 65 classes x 128 dimensions, 32 + 32 images: operations of an update."""
+    statistics, y = ClassStatistics(65, 128, full=True), torch.arange(64)
+    q = torch.randn(64, 128, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        statistics.update(q.detach()[:32], y[:32])
+        class_contrast(q, y, statistics.mean, statistics.covariance).mean().backward()
+    resnet50 = 64 * 3 * 2 * 4.1e9  # 4.1e9 multiply-adds an image forwards, twice that backwards
+    assert 65 * 64 * 128**2 < counter.get_total_flops() < 0.001 * resnet50
 
 
 @pytest.mark.parametrize("name", METHODS)
