@@ -24,7 +24,7 @@ from . import averaging, hparams, registry
 from .algorithm import Algorithm, Batch, Logs, Problem
 from .build import build as build_run
 from .checkpoint import State
-from .dataset import Dataset
+from .datasets.rotateddigits import RotatedDigits
 from .evidence import score
 from .machine import Machine
 from .meter import Meter
@@ -33,7 +33,7 @@ from .tasks import Split
 from .train import run, update
 
 DOMAINS, ROWS, CLASSES, POOL = 3, 8, 4, 50
-PROBLEM = Problem((1, 8, 8), CLASSES, DOMAINS, 100, 10, (POOL,) * DOMAINS, (POOL,) * DOMAINS, "digits_cnn")
+PROBLEM = Problem((1, 8, 8), CLASSES, DOMAINS, 6, 2, (POOL,) * DOMAINS, (POOL,) * DOMAINS, "digits_cnn")
 Method = type[Algorithm]
 TRAINERS = ("item", "cuda", "cpu", "print", "open")
 
@@ -57,7 +57,7 @@ class Recording(UserDict[str, Any]):
 def build(method: Method, **chosen: Any) -> Algorithm:
     """A small instance in training mode, from seed 0."""
     torch.manual_seed(0)
-    algorithm = method(PROBLEM, Recording(hparams.resolve(method, Dataset, chosen)))
+    algorithm = method(PROBLEM, Recording(hparams.resolve(method, RotatedDigits, chosen)))
     algorithm.train()
     return algorithm
 
@@ -82,14 +82,14 @@ def make_batch(step: int = 0, labelled: bool = True) -> Batch:
 
 
 def train(algorithm: Algorithm, steps: range) -> list[Logs]:
-    """Updates as the trainer makes them; their logs. Two of them are an epoch."""
+    """Updates as the trainer makes them; their logs."""
     logs = []
     labelled = algorithm.tasks != ("retrieval",)
     for step in steps:
-        if step % 2 == 0:
+        algorithm.step = step
+        if step % PROBLEM.steps_per_epoch == 0:
             algorithm.begin_epoch(_pools(labelled))
         torch.manual_seed(step)
-        algorithm.step = step
         logs.append(algorithm.update(make_batch(step, labelled)))
     return logs
 
@@ -170,9 +170,10 @@ def goes_on_from_its_state(method: Method) -> str | None:
 
 def declared_hyper_parameters_are_used(method: Method) -> str | None:
     algorithm = build(method)
-    train(algorithm, range(3))
+    train(algorithm, range(PROBLEM.num_steps))
+    algorithm.eval()(make_batch().x)
     assert isinstance(algorithm.hp, Recording)
-    unread = set(algorithm.hparams) - algorithm.hp.read - {"batch_size"}
+    unread = set(algorithm.hparams) - algorithm.hp.read - hparams.SHARED.keys()
     told = {key for key in algorithm.hparams if re.fullmatch(algorithm.quirks.get("unread", "$^"), key)}
     _require(unread == told, f"declared and never read: {sorted(unread)}; quirks: {sorted(told)}")
     return None
@@ -181,8 +182,8 @@ def declared_hyper_parameters_are_used(method: Method) -> str | None:
 def hyper_parameters_are_legal(method: Method) -> str | None:
     """Every draw is plain JSON of the default's type, and a run accepts its own values back."""
     for seed in range(5):
-        values = hparams.resolve(method, Dataset, {}, hparams_seed=seed)
-        again = hparams.resolve(method, Dataset, json.loads(json.dumps(values)))
+        values = hparams.resolve(method, RotatedDigits, {}, hparams_seed=seed)
+        again = hparams.resolve(method, RotatedDigits, json.loads(json.dumps(values)))
         _require(values == again, f"the values of draw {seed} change when they are given back")
     return None
 

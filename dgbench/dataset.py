@@ -1,6 +1,8 @@
 """The interface of a data set. Nothing here or in ``datasets/`` imports torch."""
 
+import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .errors import UsageError
 from .hparams import Declared
 
 
@@ -54,6 +57,10 @@ class Dataset:
     checkpoint_freq: ClassVar[int] = 300
     backbone: ClassVar[str] = "resnet50"
     hparams: ClassVar[Declared] = {}
+    published_as: ClassVar[str] = ""
+    """Its name in the files of published numbers, where it is another."""
+    ks: ClassVar[tuple[int, ...]] = (1, 5, 15)
+    """Of P@k, how ``retrieval`` is scored."""
     validation: ClassVar[str | None] = None
     """The domain that ``single_source`` validates on, where the data set has one."""
     sampling: ClassVar[str] = "replacement"
@@ -95,9 +102,23 @@ class Dataset:
         """The number of classes; a data set found on disk (``ImageFolders``) looks there."""
         return cls.num_classes
 
+    @classmethod
+    def count(cls, name: str, data_dir: Path | None) -> int:
+        """The images of a domain, before anything is decoded; data sets of image files know."""
+        raise UsageError(f"the images of {cls.__name__} are not counted before they are made; give --steps")
+
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""
         raise NotImplementedError
+
+    def image_names(self, domain: Domain) -> list[str]:
+        """What each image of a loaded domain is called: "domain/hash of its pixels", equal ones numbered."""
+        names, seen = [], Counter[str]()
+        for image in domain.images:
+            name = f"{domain.name}/{hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest()}"
+            names.append(f"{name}-{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+        return names
 
     def warn(self, text: str) -> None:
         """Issue a ``DataWarning`` of one line and keep it in ``self.warnings``."""

@@ -45,7 +45,7 @@ def pseudo_labels(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]
         keeps = algorithm.keep(logits)
         if keeps is None:
             return {}
-        hit = logits.argmax(1) == y
+        hit = algorithm.pseudo_labels(logits) == y
         right, kept, both = right + hit.sum(), kept + keeps.sum(), both + (hit & keeps).sum()
         count += len(y)
     found = {"pseudo_acc": float(right) / count, "keep": float(kept) / count}

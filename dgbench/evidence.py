@@ -30,8 +30,13 @@ def evidence(kind: str, keys: Keys | None, done: Sequence[Run]) -> Evidence:
     """The reader of a rule's ``evidence``; ``UsageError`` from it for the target's accuracy.
 
     kind: "validation", the parts that a run names so; "oracle", the target's "out" part; "left_out", each
-    source's "in" part in the run that holds it out beside the target; "metrics", what ``keys`` names.
+    source's "in" part in the run that holds it out beside the target; "metrics", what ``keys`` names;
+    "test", both directions of retrieval by their first P@k.
     """
+    if kind == "test":
+        return lambda run, rows: {
+            part: number(run, rows, _first(run, part)) for part in _parts(run, "oracle")
+        }
     if kind == "left_out":
         return _LeftOut(done).accuracies
     if kind == "metrics":
@@ -58,6 +63,13 @@ def _parts(run: Run, kind: str) -> Sequence[str]:
             if part in run.columns.parts["test"] or domain_of(part) in run.spec.test_envs:
                 raise UsageError(f"{run.name} names {part}, a part of its target, as validation")
     return parts
+
+
+def _first(run: Run, part: str) -> str:
+    found = [name for name in run.columns.names if name.startswith(f"{part}/P@")]
+    if not found:
+        raise UsageError(f"{run.name} has no P@k, which the rule reads; it is of --task retrieval")
+    return found[0]
 
 
 class _LeftOut:
@@ -87,7 +99,9 @@ class _LeftOut:
 
 
 def metric(run: Run) -> str:
-    """What the run's parts are scored by."""
+    """What the run's parts are scored by; runs of retrieval say which of their metrics."""
+    if run.settings[-1:] and run.settings[-1][0] == "metric":
+        return run.settings[-1][1]
     return score(run.spec.task)
 
 

@@ -25,6 +25,8 @@ class FolderDataset(Dataset):
     """DomainBed's name of the data set's folder; the class's own name is found too."""
     counts: ClassVar[Mapping[str, int]] = {}
     """{domain: images} of the complete data set; another number on disk is a warning."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """The folders that are classes, sorted; all of them where it is empty."""
     every_class: ClassVar[bool] = True
     """Whether every domain holds every class; a missing one is then an error."""
     views: ClassVar[Mapping[str, str]] = {
@@ -47,6 +49,15 @@ class FolderDataset(Dataset):
             f"get them: python -m dgbench.download --dataset {cls.__name__} --data_dir {data_dir}"
         )
 
+    @classmethod
+    def count(cls, name: str, data_dir: Path | None) -> int:
+        """Of the complete domain, else what is on disk, else as in the largest domain that is known."""
+        if name in cls.counts:
+            return cls.counts[name]
+        if data_dir is None or not (folder := cls.root(data_dir) / name).is_dir():
+            return max(cls.counts.values(), default=0)
+        return sum(len(image_files(folder / own)) for own in cls.classes or subfolders(folder))
+
     def load(self, names: Sequence[str]) -> list[Domain]:
         root = self.root(self.data_dir)
         present = subfolders(root)
@@ -59,7 +70,15 @@ class FolderDataset(Dataset):
         ]  # all, before anything is decoded
         return [self._domain(root, name, *images) for name, images in zip(names, listed, strict=True)]
 
+    def image_names(self, domain: Domain) -> list[str]:
+        """Paths below ``root``: "domain/class/image.jpg"."""
+        root = self.root(self.data_dir)
+        paths, _ = _images(root / domain.name, self._classes(root), self.every_class)
+        return [path.relative_to(root).as_posix() for path in paths]
+
     def _classes(self, root: Path) -> list[str]:
+        if self.classes:
+            return list(self.classes)
         domains = [name for name in self.domain_names(self.data_dir) if (root / name).is_dir()]
         classes = sorted({name for domain in domains for name in subfolders(root / domain)})
         if len(classes) != self.num_classes:

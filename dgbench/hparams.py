@@ -119,6 +119,24 @@ SHARED: Declared = {
 UNLABELLED: Declared = {"unlabelled_ratio": (1, None)}
 """What methods that need unlabelled images have besides: their rows per domain over ``batch_size``."""
 
+RETRIEVAL: Declared = {
+    "lr": (2e-4, LogUniform(-4.5, -2)),
+    "weight_decay": (1e-4, None),
+    "batch_size": (64, None),
+    "optimizer": ("sgd", OPTIMIZERS),
+    "momentum": (0.9, None),
+    "lr_schedule": ("cosine_epoch", Option(SCHEDULES)),
+}
+"""UCDIR's training, from MoCo-v2's weights, for all rows of its tables; a method's ``hparams``."""
+
+RETRIEVAL_SCRATCH: Declared = {
+    "lr": (1e-3, LogUniform(-4, -2)),
+    "weight_decay": (0.0, None),
+    "optimizer": ("adam", OPTIMIZERS),
+    "momentum": (0.0, None),
+}
+"""What is different on small images, where all start from random weights; ours."""
+
 SMALL_IMAGES: Declared = {
     "lr": (1e-3, LogUniform(-4.5, -2.5)),
     "weight_decay": (0.0, None),

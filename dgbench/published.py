@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from . import verdicts
+from . import registry, verdicts
+from .errors import UsageError
 from .formats import Cell, Row, Table
 from .rules import RULES
 
@@ -52,12 +53,16 @@ class _Key(NamedTuple):
 def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
     """The rows of a file that have one of our columns and are not of another selection rule."""
     cells: dict[_Key, dict[str, Cell]] = {}
+    metric = table.settings.get("metric", "accuracy")
+    dataset, headings = _names(table.dataset)
     for line in _read(path):
         about = (line["dataset"], line["task"], line["metric"])
+
         other_rule = line["table"] in RULES and line["table"] != table.rule.name
-        if about == (table.dataset, table.task, "accuracy") and not other_rule:
+        if about == (dataset, table.task, metric) and not other_rule:
             key = _Key(line["paper"], line["table"], line["method"])
-            cells.setdefault(key, {})[line["column"]] = _cell(line["value"], line["spread"])
+            column = ">".join(headings.get(side.lower(), side) for side in line["column"].split(">"))
+            cells.setdefault(key, {})[column] = _cell(line["value"], line["spread"])
     rows = []
     for key, found in cells.items():
         ours = [found.get(column, Cell()) for column in table.columns]
@@ -68,6 +73,16 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
             source = _short(key.paper)
             rows.append((Row(f"{key.method}, published ({source})", ours, source, average), key))
     return rows
+
+
+def _names(dataset: str) -> tuple[str, dict[str, str]]:
+    """The data set's name in papers, and {first word of a domain's name, in small letters: its heading}."""
+    try:
+        data: Any = registry.find("datasets", dataset)
+    except UsageError:  # read from another machine, or from DomainBed
+        return dataset, {}
+    headings = {name.split()[0].lower(): data.columns.get(name, name) for name in data.domains}
+    return data.published_as or dataset, headings
 
 
 def _cell(value: str, spread: str) -> Cell:

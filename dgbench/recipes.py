@@ -192,6 +192,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             _oop("domain_net"),
         ],
+        users=("DomainNet7",),
         totals={596010: "this is the original version; the cleaned one needs domain_net_duplicates.txt"},
     ),
     "SVIRO": Recipe(

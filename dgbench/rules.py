@@ -77,6 +77,14 @@ RULES = {
             "accuracy on the validation parts there.",
             _best_of_last,
         ),
+        Rule(
+            "oracle_epoch",
+            "best evaluation by test labels (oracle epoch)",
+            "Checkpoint and hyper-parameters are those with the best mean over both directions of the first "
+            "P@k, as in UCDIR's code: test labels were used.",
+            best,
+            evidence="test",
+        ),
     )
 }
 """Rules that need no value. ``make`` also knows ``early_stopping`` and ``label_free``."""

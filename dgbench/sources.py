@@ -15,7 +15,8 @@ RESEARCH = "no open licence is known: research use only, not to be redistributed
 class File:
     """One thing to fetch.
 
-    name: its name on disk. size: bytes. md5, sha256: hexadecimal. None where no trustworthy value is known.
+    name: its name on disk. size: bytes. md5, sha256: hexadecimal, or the first digits of it. None where no
+    trustworthy value is known.
     """
 
     address: str

@@ -62,6 +62,15 @@ def grid(
     return runs
 
 
+def steps_of_epochs(
+    dataset: str, envs: Sequence[str], epochs: int, batch_size: int, data_dir: Path | None = None
+) -> tuple[int, int]:
+    """(steps, steps of an epoch) in which the largest of these domains is seen so often."""
+    data: Any = registry.find("datasets", dataset)
+    per_epoch = max(data.count(env, data_dir) for env in envs) // batch_size
+    return epochs * per_epoch, per_epoch
+
+
 def _roles(
     task: str, names: Sequence[str], chosen: Sequence[str], pairs: bool
 ) -> list[dict[str, tuple[str, ...]]]:

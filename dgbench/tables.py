@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from . import directions
 from .errors import UsageError
 from .evidence import is_held_out_pair
 from .formats import Cell, Row, Table, measure, row_of
-from .rows import Group
-from .rules import RULES
+from .rows import Group, natural
+from .rules import DEFAULT, RULES
 from .runs import Run, Settings, Sweep
-from .selection import DRAWS, Rule, select
+from .selection import DRAWS, Choice, Column, Rule, select
 from .stats import SPREADS
 
 ROW = ("algorithm", "hparams", "averaging")
@@ -30,27 +31,36 @@ def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "dom
     draws: of ``selection.DRAWS``. spread: of ``stats.SPREADS``.
     """
     uses_pairs = rule.evidence == "left_out"
-    pairs = [run for run in sweep.runs if is_held_out_pair(run.spec)]
-    runs = sweep.runs if uses_pairs else [run for run in sweep.runs if not is_held_out_pair(run.spec)]
+    every = directions.split(sweep.runs)
+    pairs = [run for run in every if is_held_out_pair(run.spec)]
+    runs = every if uses_pairs else [run for run in every if not is_held_out_pair(run.spec)]
     if uses_pairs and not pairs:
         others = ", ".join(name for name in RULES if name != rule.name)
         raise UsageError(f"{rule.name} needs runs with two targets, here are none; choose from: {others}")
-    if len(pairs) == len(sweep.runs):
+    if len(pairs) == len(every):
         raise UsageError("no run here has a single target, so there is nothing to score")
-    choices = {(c.settings, c.column, c.trial_seed, c.weights): c for c in select(runs, rule, draws)}
+    choices: dict[tuple[Settings, Column, int, str], Choice] = {}
+    for each in {_rule(run, rule).name: _rule(run, rule) for run in runs}.values():
+        own = [run for run in runs if _rule(run, rule) == each]
+        choices |= {(c.settings, c.column, c.trial_seed, c.weights): c for c in select(own, each, draws)}
     groups: dict[Settings, list[Run]] = {}
     for run in runs:
         groups.setdefault(_of_table(run), []).append(run)
     unread_pairs = Counter(map(_of_table, pairs))
     tables = []
     for key, members in groups.items():
-        group = Group(dict(key), members, rule, sweep.planned, choices, spread)
+        group = Group(dict(key), members, _rule(members[0], rule), sweep.planned, choices, spread)
         table = _table(group, _variant(key, groups), draws)
         unread = 0 if uses_pairs else unread_pairs[key]
         if unread:
             table.notes.append(f"runs with several targets, read by leave_one_domain_out only: {unread}")
         tables.append(table)
-    return sorted(tables, key=lambda table: (table.dataset.lower(), table.task, table.variant))
+    return sorted(tables, key=lambda table: (table.dataset.lower(), table.task, natural(table.variant)))
+
+
+def _rule(run: Run, rule: Rule) -> Rule:
+    """The rule, or the last checkpoint for a task that has nothing to validate on."""
+    return RULES["last"] if run.spec.task == directions.TASK and rule.name == DEFAULT else rule
 
 
 def _of_table(run: Run) -> Settings:
@@ -147,7 +157,7 @@ def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
     _, means = SPREADS[group.spread]
     spread = f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is {means}."
     return [
-        f"Accuracy in percent on the {what} part of {whose}.",
+        _scored(group) or f"Accuracy in percent on the {what} part of {whose}.",
         group.rule.sentence,
         DRAWS[draws],
         spread if len(trials) > 1 else f"One trial (seed {seeds}).",
@@ -156,6 +166,16 @@ def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
         *_training(group.settings),
         *(['"(2/3)": runs done of runs needed; such a cell is in no average.'] if _partial(rows) else []),
     ]
+
+
+def _scored(group: Group) -> str:
+    """What is reported of retrieval."""
+    if group.settings["task"] != directions.TASK:
+        return ""
+    seen = group.settings.get("split", "official") == "official"
+    images = "the images trained on" if seen else 'the "out" parts, images never trained on'
+    what = "images of the first domain retrieve those of their class in the second"
+    return f"{group.settings['metric']} in percent: {what}; {images}."
 
 
 def _partial(rows: Sequence[Row]) -> bool:

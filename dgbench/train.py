@@ -79,7 +79,7 @@ def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bo
     state = State(algorithm, averagers, meter := Meter())
     first = state.load(folder, run.device, lambda told: _log(folder, told))
     records.truncate(folder / "results.jsonl", first)
-    for warning in run.dataset.warnings:
+    for warning in (*run.dataset.warnings, *algorithm.warnings):
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
@@ -88,9 +88,10 @@ def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bo
     saved, save_every = time.monotonic(), machine.checkpoint_every_min * 60 or math.inf
     bar = tqdm(range(first, spec.steps), initial=first, total=spec.steps, disable=not progress, unit="step")
     for step in bar:
-        if step % algorithm.problem.steps_per_epoch == 0:
-            algorithm.begin_epoch(loader.epoch_pools(run.split))
         with run.autocast():
+            if step % algorithm.problem.steps_per_epoch == 0:
+                algorithm.step = step
+                algorithm.begin_epoch(loader.epoch_pools(run.split))
             update(state, loader, step, run.seed)
 
         if step not in evaluations:
@@ -198,7 +199,7 @@ def summary(record: Mapping[str, Any]) -> str:
     shown = [
         f"{key.removesuffix('/acc')} {value:.3f}"
         for key, value in record["metrics"].items()
-        if key.endswith("/acc")
+        if key.endswith("/acc") or "/P@" in key
     ]
     losses = [f"{key} {value:.4g}" for key, value in record["losses"].items()]
     return f"step {record['step']} {record['weights']}: " + " ".join(losses + shown)

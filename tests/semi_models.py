@@ -10,37 +10,41 @@ from dgbench.algorithm import Algorithm, Batch, Problem
 from dgbench.algorithms.fixmatch import Seen
 from dgbench.dataset import Dataset
 
-BASES = (
-    *("FixMatch", "FlexMatch", "FreeMatch", "SoftMatch"),
-    *("DeFixMatch", "DebiasPL", "MeanTeacher", "StyleMatch"),
-)
+SHAPE = (1, 8, 8)
 
 
-def build(name: str, domains: int = 3, classes: int = 4, pool: int = 50, **chosen: Any) -> Any:
+def build(
+    name: str,
+    domains: int = 3,
+    classes: int = 4,
+    pool: int = 50,
+    shape: tuple[int, int, int] = SHAPE,
+    **chosen: Any,
+) -> Any:
     """A method in training mode, in float64; ``pool`` images in each labelled and unlabelled pool."""
     method = registry.find("algorithms", name)
     assert issubclass(method, Algorithm)
-    sizes = (pool,) * domains
-    problem = Problem((1, 8, 8), classes, domains, 100, 10, sizes, sizes, "digits_cnn")
+    method, sizes = method.specialised(chosen), (pool,) * domains
+    problem = Problem(shape, classes, domains, 100, 10, sizes, sizes, "digits_cnn")
     torch.manual_seed(0)
     return method(problem, hparams.resolve(method, Dataset, chosen)).double().train()
 
 
-def batch(domains: int = 3, rows: int = 4, ratio: int = 2, classes: int = 4, pool: int = 50) -> Batch:
+def batch(domains: int = 3, rows: int = 4, ratio: int = 2, shape: tuple[int, int, int] = SHAPE) -> Batch:
     """Random images, ``rows`` labelled and ``ratio`` times as many unlabelled ones of each domain."""
     r = torch.Generator().manual_seed(0)
     n, m = domains * rows, domains * rows * ratio
 
     def images(count: int) -> Tensor:
-        return torch.rand(count, 1, 8, 8, generator=r, dtype=torch.float64)
+        return torch.rand(count, *shape, generator=r, dtype=torch.float64)
 
     def domain(count: int) -> Tensor:
         return torch.arange(domains).repeat_interleave(count)
 
     def index(count: int) -> Tensor:
-        return torch.randint(pool, (count,), generator=r)
+        return torch.randint(50, (count,), generator=r)
 
-    y = torch.randint(classes, (n,), generator=r)
+    y = torch.randint(4, (n,), generator=r)
     labelled = images(n), y, domain(rows), index(n), domains
     return Batch(*labelled, images(n), images(m), images(m), domain(rows * ratio), index(m))
 

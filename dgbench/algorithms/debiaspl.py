@@ -38,11 +38,14 @@ class DebiasPL(FixMatch):
     def debiased(self, logits: Tensor) -> Tensor:
         return logits - self.hp["debias"] * self.q.log()
 
+    def pseudo_labels(self, logits: Tensor) -> Tensor:
+        return self.debiased(logits).argmax(1)
+
     def keep(self, logits: Tensor) -> Tensor:
         return super().keep(self.debiased(logits))
 
     def targets(self, seen: Seen) -> Targets:
-        targets = Targets(self.debiased(seen.weak).argmax(1), self.keep(seen.weak))
+        targets = super().targets(seen)
         self.q.lerp_(seen.weak.to(self.q.dtype).softmax(1).mean(0), 1 - self.hp["ema"])
         return targets
 

@@ -40,6 +40,7 @@ class Seen(NamedTuple):
     weak: Tensor  # (M, C) logits of u, without a gradient
     strong: Tensor  # (M, C) logits of u2
     labelled_strong: Tensor | None = None  # (N, C) logits of x2, where a method looks at it
+    styled: Tensor | None = None  # (M, C) logits of u in another style, where a method makes it
 
 
 class Targets(NamedTuple):
@@ -60,7 +61,7 @@ class FixMatch(Algorithm):
         "threshold": (0.95, Choice((0.8, 0.9, 0.95, 0.98))),
         "variant": ("general", Option(("general", "ssdg"))),
     }
-    tasks = ("semi_supervised", "domain_adaptation")
+    tasks: ClassVar[tuple[str, ...]] = ("semi_supervised", "domain_adaptation")
     needs = ("unlabelled", "strong")
     erm_when: ClassVar[Mapping[str, Any] | None] = {"unlabelled_weight": 0.0}
 
@@ -121,7 +122,7 @@ class FixMatch(Algorithm):
 
     def targets(self, seen: Seen) -> Targets:
         """From the weak logits; methods with a running threshold also update it here."""
-        return Targets(seen.weak.argmax(1), self.keep(seen.weak))
+        return Targets(self.pseudo_labels(seen.weak), self.keep(seen.weak))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Which rows would be trained on, (M, C) logits of weak views -> (M,) bool; changes no state."""

@@ -35,5 +35,5 @@ def repelling(
     free = pairs | (count == 0)[:, None]
     terms = (z @ z.T / temperature).masked_fill(~free, -torch.inf).logsumexp(1)
     if mean:
-        terms = terms - count.clamp(min=1).log()
+        terms = terms - count.clamp(min=1).to(terms.dtype).log()
     return terms.where(count > 0, 0.0).sum() / (count > 0).sum().clamp(min=1)

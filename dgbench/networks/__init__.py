@@ -7,7 +7,10 @@ from torch import nn
 
 from ..errors import UsageError, unknown
 from ..views import IMAGENET_MEAN, IMAGENET_STD
+from .heads import projector
 from .layers import Featurizer
+from .moco import MOCO
+from .moco import weights as moco_weights
 from .small import SMALL
 
 if TYPE_CHECKING:
@@ -55,6 +58,18 @@ def image_size(backbone: str) -> int | None:
     from .backbones import timm_config
 
     return timm_config(backbone).input_size[-1]
+
+
+def projection(problem: "Problem", n_inputs: int, n_outputs: int) -> nn.Module:
+    """The head in front of a contrastive loss; its weights are those of the backbone's file, if they fit."""
+    head = projector(n_inputs, n_outputs)
+    if problem.pretrained in MOCO:
+        state = moco_weights(problem.pretrained)[1]
+        if {key: value.shape for key, value in state.items()} == {
+            k: v.shape for k, v in head.state_dict().items()
+        }:
+            head.load_state_dict(state)
+    return head
 
 
 def classifier(n_inputs: int, num_classes: int, nonlinear: bool = False) -> nn.Module:

@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 from .layers import Featurizer
+from .moco import MOCO
+from .moco import weights as moco_weights
 
 
 class ResNet(Featurizer):
     """A torchvision ResNet without its last layer: global average pooling, then dropout.
 
-    pretrained: the name of torchvision weights ("IMAGENET1K_V1" for published comparisons) or "none".
+    pretrained: the name of torchvision weights ("IMAGENET1K_V1" for published comparisons), for ResNet-50
+    one of ``moco.MOCO``, or "none".
     channels: of the images; where they are not 3, filter i of the first layer is that of colour i modulo 3.
     """
 
@@ -21,15 +24,17 @@ class ResNet(Featurizer):
         self, name: str, pretrained: str, freeze_bn: bool, dropout: float, channels: int = 3
     ) -> None:
         super().__init__()
-        weights = None
-        if pretrained != "none":
+        weights, moco = None, pretrained in MOCO and name == "resnet50"
+        if pretrained != "none" and not moco:
             choices = torchvision.models.get_model_weights(name)
             if pretrained not in choices.__members__:
-                raise unknown(f"weights of {name}", pretrained, [*choices.__members__, "none"])
+                raise unknown(f"weights of {name}", pretrained, [*choices.__members__, *MOCO, "none"])
             weights = choices[pretrained]
         self.net = torchvision.models.get_model(name, weights=weights)
         self.n_outputs = self.net.fc.in_features
         self.net.fc = nn.Identity()
+        if moco:
+            self.net.load_state_dict(moco_weights(pretrained)[0])
         if channels != 3:
             old = self.net.conv1
             self.net.conv1 = nn.Conv2d(channels, old.out_channels, 7, stride=2, padding=3, bias=False)
