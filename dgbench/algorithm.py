@@ -34,6 +34,7 @@ class Problem:
     backbone: str = "mnist_cnn"
     pretrained: str = "none"
     freeze_bn: bool = False
+    class_names: tuple[str, ...] = ()  # where the data set has them
 
     @property
     def num_unlabelled(self) -> int:

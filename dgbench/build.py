@@ -151,6 +151,7 @@ def _problem(spec: RunSpec, split: Split, dataset: Dataset, size: int, steps_per
         backbone=spec.backbone,
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),
+        class_names=dataset.class_names(),
     )
 
 
