@@ -34,7 +34,7 @@ class CLIP(Algorithm):
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         nn.Module.__init__(self)  # the featurizer is CLIP's
-        self.problem, self.hp, self.step = problem, hp, 0
+        self.problem, self.hp, self.step, self._optims = problem, hp, 0, []
         if not problem.class_names:
             raise UsageError("CLIP needs class names; choose a data set of image folders, e.g. OfficeHome")
         net, tokens = load(problem)
