@@ -69,7 +69,6 @@ class SCALE(Algorithm):
     tasks = ("domain_adaptation",)
     needs = ("unlabelled", "strong")
     erm_when = {"unlabelled_weight": 0.0, "cl_weight": 0.0, "reg_weight": 0.0}
-    quirks = {"unmoved": r"(projection|teacher\.net\.projection)\..*"}  # during the warm-up
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
