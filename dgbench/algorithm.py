@@ -35,6 +35,7 @@ class Problem:
     pretrained: str = "none"
     freeze_bn: bool = False
     frozen: bool = False  # the input is features of the frozen backbone, (F, 1, 1)
+    class_names: tuple[str, ...] = ()  # where the data set has them
 
     @property
     def num_unlabelled(self) -> int:

@@ -166,6 +166,7 @@ def _problem(
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),
         frozen=spec.frozen,
+        class_names=dataset.class_names(),
     )
 
 
