@@ -99,6 +99,9 @@ class Algorithm(nn.Module):
     never train, "unread": pattern of hyper-parameters that it declares and ignores, "batch": why evaluation
     depends on the batch}."""
 
+    warnings: Sequence[str] = ()
+    """What a user of this instance should know, one line each, for the run's log."""
+
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__()
         self.problem, self.hp = problem, hp
@@ -109,6 +112,11 @@ class Algorithm(nn.Module):
         )
         self._optims: list[torch.optim.Optimizer] | None = None
 
+    @classmethod
+    def specialised(cls, chosen: Mapping[str, Any]) -> "type[Algorithm]":
+        """The class for these chosen hyper-parameters: a method on top of another one is composed with it."""
+        return cls
+
     def features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, F)."""
         return self.featurizer(x)
@@ -116,6 +124,10 @@ class Algorithm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What evaluation reads: (N, C, H, W) -> logits (N, num_classes); of retrieval, embeddings (N, F)."""
         return self.classifier(self.features(x))
+
+    def pseudo_labels(self, logits: Tensor) -> Tensor:
+        """What images with these logits (N, C) would be taken for: (N,)."""
+        return logits.argmax(1)
 
     def keep(self, logits: Tensor) -> Tensor | None:
         """Which unlabelled images (N,) would be trained on, given logits (N, C); None: no pseudo-labels.

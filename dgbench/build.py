@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import averaging, hparams, networks, registry, tasks
+from . import averaging, hparams, label_split, networks, registry, tasks
 from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
@@ -52,6 +52,7 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     """The method and its hyper-parameters; ``UsageError`` if the task cannot give what the method needs."""
     method = registry.find("algorithms", spec.algorithm)
     assert issubclass(method, Algorithm)
+    method = method.specialised(spec.hparams)
     for need in method.needs:
         if need not in tasks.GIVES[spec.task]:
             able = [task for task, gives in tasks.GIVES.items() if need in gives]
@@ -63,6 +64,8 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
         raise UsageError(
             f"{method.__name__} does not run under {spec.task}; choose from: {', '.join(method.tasks)}"
         )
+    if spec.label_split and spec.task != "semi_supervised":
+        raise UsageError("--label_split has no meaning here; choose from: --task semi_supervised")
     for text in spec.averaging:
         averaging.parse(text)
         if text.startswith("swad") and spec.task == "retrieval":
@@ -84,6 +87,8 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     cls: Any = registry.find("datasets", spec.dataset)
     dataset: Dataset = cls(machine.data_dir, spec.trial_seed, spec.image_size or None, machine.cache)
     split = tasks.TASKS[spec.task](spec, dataset, dataset.domain_names(machine.data_dir))
+    if spec.label_split:
+        split = label_split.apply(label_split.find(machine.label_split, spec.label_split), split, dataset)
     sources = len(split.labelled or split.unlabelled)
     if sources < method.min_domains:
         raise UsageError(

@@ -171,6 +171,7 @@ def goes_on_from_its_state(method: Method) -> str | None:
 def declared_hyper_parameters_are_used(method: Method) -> str | None:
     algorithm = build(method)
     train(algorithm, range(PROBLEM.num_steps))
+    algorithm.eval()(make_batch().x)
     assert isinstance(algorithm.hp, Recording)
     unread = set(algorithm.hparams) - algorithm.hp.read - hparams.SHARED.keys()
     told = {key for key in algorithm.hparams if re.fullmatch(algorithm.quirks.get("unread", "$^"), key)}

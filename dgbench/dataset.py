@@ -1,6 +1,8 @@
 """The interface of a data set. Nothing here or in ``datasets/`` imports torch."""
 
+import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +110,15 @@ class Dataset:
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""
         raise NotImplementedError
+
+    def image_names(self, domain: Domain) -> list[str]:
+        """What each image of a loaded domain is called: "domain/hash of its pixels", equal ones numbered."""
+        names, seen = [], Counter[str]()
+        for image in domain.images:
+            name = f"{domain.name}/{hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest()}"
+            names.append(f"{name}-{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+        return names
 
     def warn(self, text: str) -> None:
         """Issue a ``DataWarning`` of one line and keep it in ``self.warnings``."""

@@ -7,22 +7,29 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .algorithm import Algorithm
+from .label_free import validators
 
 
 @torch.inference_mode()
-def accuracy(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy(
+    algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]], label_free: bool = False
+) -> dict[str, float]:
     """{"acc": share of images that are classified right, "loss": mean cross-entropy in nats}.
+
+    label_free: also ``validators``, which do not read the labels.
 
     The model is put in evaluation mode and back. One synchronisation with the device per call.
     """
     right: Tensor | float = 0.0
     loss: Tensor | float = 0.0
-    count = 0
+    count, seen = 0, []
     for logits, y in predictions(algorithm, batches):
         right = right + (logits.argmax(1) == y).sum()
         loss = loss + cross_entropy(logits, y, reduction="sum").double()
         count += len(y)
-    return {"acc": float(right) / count, "loss": float(loss) / count}
+        seen += [logits] if label_free else []
+    found = {"acc": float(right) / count, "loss": float(loss) / count}
+    return found | (validators(torch.cat(seen)) if label_free else {})
 
 
 @torch.inference_mode()
@@ -38,7 +45,7 @@ def pseudo_labels(algorithm: Algorithm, batches: Iterable[tuple[Tensor, Tensor]]
         keeps = algorithm.keep(logits)
         if keeps is None:
             return {}
-        hit = logits.argmax(1) == y
+        hit = algorithm.pseudo_labels(logits) == y
         right, kept, both = right + hit.sum(), kept + keeps.sum(), both + (hit & keeps).sum()
         count += len(y)
     found = {"pseudo_acc": float(right) / count, "keep": float(kept) / count}

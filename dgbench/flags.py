@@ -23,7 +23,7 @@ def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) ->
     """One flag per field of ``RunSpec`` that is not in ``skip``."""
     group = parser.add_argument_group("the run (these decide its numbers and its name)")
     for f in fields(RunSpec):
-        if f.name in skip:
+        if f.name in skip or f.name == "label_split":  # a machine has the file, a spec its content
             continue
         required = f.default is MISSING and f.default_factory is MISSING
         options: dict[str, Any] = {"help": f.metadata["help"], "required": required}
@@ -38,8 +38,13 @@ def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) ->
 
 def spec_values(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of ``RunSpec`` that ``args`` has."""
+    from .label_split import read  # which imports this module
+
     known = {f.name for f in fields(RunSpec)}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
+    if "label_split" in values:
+        values["label_split"] = read(args.label_split).identity if args.label_split else ""
+    return values
 
 
 def parse_hparams(text: str) -> Mapping[str, Any]:
@@ -72,6 +77,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data_workers", type=int, default=0, help="processes of a run that prepare batches; 0: in line"
     )
+    group.add_argument("--label_split", type=Path, help="semi_supervised: a file of the labelled images")
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
     group.add_argument("--log", default="none", choices=KINDS, help="also show records there while they come")

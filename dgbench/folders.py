@@ -70,6 +70,12 @@ class FolderDataset(Dataset):
         ]  # all, before anything is decoded
         return [self._domain(root, name, *images) for name, images in zip(names, listed, strict=True)]
 
+    def image_names(self, domain: Domain) -> list[str]:
+        """Paths below ``root``: "domain/class/image.jpg"."""
+        root = self.root(self.data_dir)
+        paths, _ = _images(root / domain.name, self._classes(root), self.every_class)
+        return [path.relative_to(root).as_posix() for path in paths]
+
     def _classes(self, root: Path) -> list[str]:
         if self.classes:
             return list(self.classes)

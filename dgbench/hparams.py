@@ -146,7 +146,10 @@ SMALL_IMAGES: Declared = {
 
 
 MISSING_PATTERNS = ("Digits_MP", "MNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti")
-SMALL_DATASETS = ("ColoredDigits", "ColoredMNIST", "RotatedDigits", "RotatedMNIST", *MISSING_PATTERNS)
+SMALL_DATASETS = (
+    *("ColoredDigits", "ColoredMNIST", "NoisyDigits", "NoisyMNIST", "RotatedDigits", "RotatedMNIST"),
+    *MISSING_PATTERNS,
+)
 
 
 def on_small_images(declared: Declared) -> dict[str, Declared]:
@@ -157,6 +160,21 @@ def on_small_images(declared: Declared) -> dict[str, Declared]:
 def on_missing_patterns(declared: Declared) -> dict[str, Declared]:
     """``hparams_on`` of a method for which the RCL paper (Duboudin et al.) has other values on its data."""
     return dict.fromkeys(MISSING_PATTERNS, declared)
+
+
+def on_office(lr: float, lr_gamma: float, weight_decay: float) -> dict[str, Declared]:
+    """``hparams_on`` of an adaptation method on Office-31 and Office-Home: TLL's optimizer and schedule."""
+    values: Declared = {
+        "optimizer": ("sgd", OPTIMIZERS),
+        "lr": (lr, LogUniform(-3.5, -1.5)),
+        "featurizer_lr": (0.1, None),
+        "lr_schedule": ("inverse", Option(SCHEDULES)),
+        "lr_gamma": (lr_gamma, None),
+        "momentum": (0.9, None),
+        "nesterov": (True, None),
+        "weight_decay": (weight_decay, None),
+    }
+    return {"Office31": values, "OfficeHome": values}
 
 
 def seed_hash(*args: object) -> int:

@@ -30,6 +30,7 @@ class Machine:
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS
     checkpoint_every_min: float = 10.0  # between evaluations; 0: at evaluations only
+    label_split: Path | None = None  # the file whose content the spec names, or a folder of such files
 
 
 def prepare(machine: Machine) -> torch.device:

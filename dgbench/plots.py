@@ -148,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.images < 4:
         raise UsageError(f"--images {args.images} are too few for a picture; give at least 4")
-    machine = Machine(data_dir=args.data_dir, device=args.device, cache=args.cache, plugin=args.plugin)
+    where = {"data_dir": args.data_dir, "label_split": args.label_split}
+    machine = Machine(**where, device=args.device, cache=args.cache, plugin=args.plugin)
     for path in machine.plugin:
         registry.load_plugin(path)
     for folder in args.runs:

@@ -231,7 +231,7 @@ RECIPES: dict[str, Recipe] = {
         page="https://yann.lecun.com/exdb/mnist",
         licence="Creative Commons Attribution-Share Alike 3.0 (as commonly stated)",
         convert="mnist",
-        users=("RotatedMNIST", "ColoredMNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti"),
+        users=("RotatedMNIST", "ColoredMNIST", "NoisyMNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti"),
         sources=[
             _mnist("torchvision's mirror", "https://ossci-datasets.s3.amazonaws.com/mnist/"),
             _mnist("Google's mirror", "https://storage.googleapis.com/cvdf-datasets/mnist/"),

@@ -50,6 +50,7 @@ class RunSpec:
     freeze_bn: bool | None = _flag(None, "freeze batch-norm statistics; default: when pretrained")
     image_size: int | None = _flag(None, "pixels, for data sets of image files")
     labels_per_class: int = _flag(10, "semi_supervised: labelled images per class and source domain")
+    label_split: str = _flag("", "semi_supervised: content of the file that says which images are labelled")
     split: str = _flag("official", f"retrieval: one of {', '.join(SPLITS)}; images scored on")
     precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
 

@@ -11,9 +11,10 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .loaders import Loader
 from .machine import Machine, peak_memory_gb
 from .meter import Meter
 from .spec import RunSpec
+from .tasks import Pool
 
 
 def run(
@@ -77,7 +79,7 @@ def _train(run: Built, folder: Path, machine: Machine, held: Lease, progress: bo
     state = State(algorithm, averagers, meter := Meter())
     first = state.load(folder, run.device, lambda told: _log(folder, told))
     records.truncate(folder / "results.jsonl", first)
-    for warning in run.dataset.warnings:
+    for warning in (*run.dataset.warnings, *algorithm.warnings):
         _log(folder, f"warning: {warning}")
     _log(folder, f"{spec.run_id()} on {run.device}: {'start' if first == 0 else f'go on at step {first}'}")
 
@@ -155,7 +157,12 @@ def evaluate(run: Built) -> dict[str, float]:
     with run.autocast():
         if run.spec.task == "retrieval":
             return retrieval.evaluate(run)
-        scored = [(accuracy, run.split.evaluated), (pseudo_labels, run.split.pseudo)]
+        hidden = run.split.parts["test"] if run.spec.task == "domain_adaptation" else ()
+        scored: list[tuple[Callable[..., dict[str, float]], dict[str, Pool]]] = [
+            (accuracy, {part: pool for part, pool in run.split.evaluated.items() if part not in hidden}),
+            (partial(accuracy, label_free=True), {part: run.split.evaluated[part] for part in hidden}),
+            (pseudo_labels, run.split.pseudo),
+        ]
         return {
             f"{part}/{name}": value
             for metrics, parts in scored

@@ -19,6 +19,8 @@ from dgbench.datasets.coloreddigits import ColoredDigits
 from dgbench.datasets.coloredmnist import ColoredMNIST
 from dgbench.datasets.domainnet import DomainNet
 from dgbench.datasets.imagefolders import ImageFolders
+from dgbench.datasets.noisydigits import NoisyDigits
+from dgbench.datasets.noisymnist import NoisyMNIST
 from dgbench.datasets.pacs import PACS
 from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.datasets.rotatedmnist import RotatedMNIST
@@ -97,7 +99,7 @@ def test_other_digits_have_another_fingerprint(monkeypatch: pytest.MonkeyPatch) 
     assert RotatedDigits(None).load(["15"])[0].fingerprint != before
 
 
-@pytest.mark.parametrize("cls", [RotatedDigits, ColoredDigits])
+@pytest.mark.parametrize("cls", [RotatedDigits, ColoredDigits, NoisyDigits])
 def test_a_domain_does_not_depend_on_the_others_asked_for(cls: type[Dataset]) -> None:
     last = cls.domains[-1]
     alone, among = cls(None).load([last])[0], cls(None).load(cls.domains)[-1]
@@ -153,6 +155,35 @@ def test_coloured_digits_correlations() -> None:
         assert abs(np.corrcoef(noise, agree)[0, 1]) < 0.08  # the two draws are independent
 
 
+def test_noisy_digits_are_inverted_on_one_colour_of_noise() -> None:
+    plain, noisy = NoisyDigits(None, 1).load(NoisyDigits.domains)
+    assert [d.images.shape for d in (plain, noisy)] == [(899, 8, 8, 3), (898, 8, 8, 3)]
+    assert (plain.images == plain.images[..., :1]).all()
+    digits = _digits.scikit_digits()
+    small = {bytes(image) for image in digits.images} - {bytes(image) for image in plain.images[..., 0]}
+    order = [i for i, image in enumerate(digits.images) if bytes(image) in small]
+    assert sorted(noisy.labels) == sorted(digits.labels[order])
+    border = digits.images[order].astype(int).max(0) == 0  # where no digit has ink: pure background
+    background = noisy.images[:, border].astype(float)  # (n, pixels, 3)
+    colour = background.max(1)  # the brightest pixel's
+    share = background / colour[:, None].clip(1)
+    assert np.abs(share - share.mean(2, keepdims=True))[colour.min(1) > 100].max() < 0.03
+    assert noisy.images[noisy.labels == 0].std() > 40 and len(np.unique(colour, axis=0)) > 800
+
+
+def test_noise_hides_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white digit on noise is the complement of the background, black is the background itself."""
+    half = np.zeros((6, 8, 8), np.uint8)
+    half[:, :4] = 255
+    monkeypatch.setattr(_digits, "scikit_digits", lambda: _digits.Digits(half, np.arange(6), ""))
+    plain, noisy = NoisyDigits(None).load(NoisyDigits.domains)
+    assert sorted([*plain.labels, *noisy.labels]) == list(range(6))
+    monkeypatch.setattr(_digits, "scikit_digits", lambda: _digits.Digits(half * 0, np.arange(6), ""))
+    background = NoisyDigits(None).load(["noise"])[0].images.astype(int)
+    assert np.abs(noisy.images[:, :4] + background[:, :4] - 255).max() <= 1
+    assert (noisy.images[:, 4:] == background[:, 4:]).all()
+
+
 @pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60, 75, 90, -10, 200])
 @pytest.mark.parametrize("shape", [(8, 8), (9, 6)])
 def test_rotate_is_pillows(degrees: int, shape: tuple[int, int]) -> None:
@@ -173,6 +204,7 @@ def test_mnist_is_read_from_torchvisions_layout(tmp_path: Path, zipped: bool) ->
     assert (digits.images == images).all() and list(digits.labels[:12]) == [*range(10), 0, 1]
     assert [d.images.shape for d in RotatedMNIST(tmp_path).load(["0", "75"])] == [(4, 28, 28, 1)] * 2
     assert [d.images.shape for d in ColoredMNIST(tmp_path).load(["-90%"])] == [(8, 28, 28, 2)]
+    assert [d.images.shape for d in NoisyMNIST(tmp_path).load(["noise"])] == [(12, 28, 28, 3)]
 
 
 def test_missing_or_damaged_mnist(tmp_path: Path) -> None:

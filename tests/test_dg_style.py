@@ -131,7 +131,7 @@ def test_sagnet_update_official(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 def recorded(algorithm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """What RSC's two rules give while it runs."""
     found: dict[str, torch.Tensor] = {}
-    for name in ("keep", "spared"):
+    for name in ("candidates", "spared"):
         rule = getattr(algorithm, name)
 
         def spy(*args: Any, name: str = name, rule: Any = rule) -> torch.Tensor:
@@ -151,8 +151,8 @@ def test_rsc_domainbed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     loss, _ = algorithm.loss(batch)
     loss.backward()
     close(loss, case.outputs["loss"])
-    close(found["keep"].double(), case.outputs["mask_feature"])
-    mask = found["keep"] | found["spared"][:, None]
+    close(found["candidates"].double(), case.outputs["mask_feature"])
+    mask = found["candidates"] | found["spared"][:, None]
     close(mask.double(), case.outputs["mask_final"])
     close(batch.x * mask, case.outputs["muted_features"])
     close(batch.x.grad, np.concatenate([case.outputs[f"g_{name}"] for name in case.domains()]))
@@ -181,7 +181,7 @@ def test_rsc_official(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     loss.backward()
     close(loss, case.outputs["loss"])
     close(batch.x.grad, case.outputs["g_x"])
-    mask = found["keep"] | found["spared"][:, None, None, None]
+    mask = found["candidates"] | found["spared"][:, None, None, None]
     close(mask.double(), case.outputs["mask"])
     close(batch.x * mask, case.outputs["x_masked"])
     assert found["spared"].nonzero().ravel().tolist() == case.outputs["kept_rows"].tolist()
@@ -502,7 +502,7 @@ def test_rsc_official_by_loop(backbone: str, kind: str, monkeypatch: pytest.Monk
     found = recorded(algorithm, monkeypatch)
     monkeypatch.setattr(torch, "rand", Draws(0.49 if kind == "spatial" else 0.51))
     loss, _ = algorithm.loss(batch)
-    ours = (found["keep"] | found["spared"][:, None, None, None]).double()
+    ours = (found["candidates"] | found["spared"][:, None, None, None]).double()
     torch.testing.assert_close(ours, torch.stack(expected))
     torch.testing.assert_close(loss, cross_entropy(algorithm.classifier(head(z * ours)), batch.y))
     assert 0 < (ours.flatten(1).mean(1) < 1).sum() <= round(18 * 0.3)

@@ -83,11 +83,9 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", registry.names("algorithms"))
+@pytest.mark.parametrize("name", sorted({entry[0] for entry in GOLDEN} & set(registry.names("algorithms"))))
 def test_domainbeds_values(name: str) -> None:
     entries = [entry for entry in GOLDEN if entry[0] == name]
-    if not entries:
-        pytest.skip(f"DomainBed has no {name}")
     algorithm = registry.find("algorithms", name)
     for _, data, hparams_seed, trial_seed, theirs in entries:
         ours = resolve(algorithm, dataset(data), {}, hparams_seed, trial_seed)
@@ -115,7 +113,8 @@ def test_every_draw_is_plain_json(algorithm: str) -> None:
         for seed in range(4):
             values = resolve(cls, dataset(data), {}, hparams_seed=seed)
             assert json.loads(json.dumps(values, allow_nan=False)) == values
-            assert all(type(value) in (bool, int, float, str) for value in values.values())
+            plain = [v for value in values.values() for v in (value if type(value) is list else [value])]
+            assert all(type(value) in (bool, int, float, str) for value in plain)
             assert resolve(cls, dataset(data), values) == values  # a record's values can be given again
 
 

@@ -143,6 +143,31 @@ def coloured(
     return build
 
 
+def on_noise(
+    dataset: type, digits: Digits, domains: Sequence[str], trial_seed: int
+) -> Callable[[str], Domain]:
+    """A function from a domain's name to the domain: the first as they are, the second on coloured noise.
+
+    Each image is in one domain. Images (n, H, W, 3), grey in the first. In the second an image has a colour,
+    each of its pixels a brightness, and the digit inverts what it covers, |colour brightness - digit|, as in
+    MNIST-M (Ganin and Lempitsky, ICML 2015, section 4).
+    """
+    order = np.random.RandomState(seed_hash(trial_seed, dataset.__name__)).permutation(len(digits.labels))
+
+    def build(name: str) -> Domain:
+        own = order[domains.index(name) :: len(domains)]
+        images = np.repeat(digits.images[own][..., None], 3, axis=3)
+        if name == domains[1]:
+            r = np.random.RandomState(seed_hash(trial_seed, dataset.__name__, name))
+            colours = r.uniform(size=(len(own), 1, 1, 3)).astype(np.float32)
+            for part in np.array_split(np.arange(len(own)), -(-len(own) // 4096)):  # a part fits a cache
+                brightness = r.randint(256, size=(*images[part].shape[:3], 1)).astype(np.float32)
+                images[part] = np.abs(colours[part] * brightness - images[part]).astype(np.uint8)
+        return Domain(name, images, digits.labels[own], _fingerprint(digits, dataset, name))
+
+    return build
+
+
 def _fingerprint(digits: Digits, dataset: type, domain: str) -> str:
     """Of the content before the trial's draws, so that it is the same for all trials."""
     return hashlib.sha256(f"{digits.digest} {dataset.__name__} {domain}".encode()).hexdigest()

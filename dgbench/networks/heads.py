@@ -17,3 +17,19 @@ def mlp(n_inputs: int, n_outputs: int, width: int, depth: int, dropout: float = 
 def projector(n_inputs: int, n_outputs: int) -> nn.Sequential:
     """Linear (F, F), ReLU, linear (F, n_outputs): the usual head in front of a contrastive loss."""
     return nn.Sequential(nn.Linear(n_inputs, n_inputs), nn.ReLU(), nn.Linear(n_inputs, n_outputs))
+
+
+def bottleneck(n_inputs: int, width: int, batch_norm: bool = True) -> nn.Sequential:
+    """Between backbone and classifier in adaptation: linear and batch norm, ReLU; or linear, ReLU, dropout.
+
+    Source: TLL, common/modules/classifier.py and the scripts of DANN, CDAN (batch norm) and DAN (dropout).
+    """
+    if batch_norm:
+        return nn.Sequential(nn.Linear(n_inputs, width), nn.BatchNorm1d(width), nn.ReLU())
+    return nn.Sequential(nn.Linear(n_inputs, width), nn.ReLU(), nn.Dropout(0.5))
+
+
+def discriminator(n_inputs: int, width: int) -> nn.Sequential:
+    """Two blocks of linear, batch norm, ReLU of ``width`` units, one logit (TLL, domain_discriminator.py)."""
+    blocks = [(nn.Linear(n, width), nn.BatchNorm1d(width), nn.ReLU()) for n in (n_inputs, width)]
+    return nn.Sequential(*(layer for block in blocks for layer in block), nn.Linear(width, 1))
