@@ -91,18 +91,39 @@ def test_threads_do_not_change_the_scores() -> None:
 # what a run sees
 
 
+@pytest.mark.parametrize("limit", [0, 40])
 @pytest.mark.parametrize("split", ["official", "held_out"])
-def test_what_is_trained_on_and_scored(split: str) -> None:
-    run = build(spec(split=split), CPU)
+def test_what_is_trained_on_and_scored(split: str, limit: int) -> None:
+    run = build(spec(split=split, max_images=limit), CPU)
     trained = {pool.domain.name: set(pool.indices.tolist()) for pool in run.split.unlabelled}
     scored = {pool.domain.name: set(pool.indices.tolist()) for pool in run.split.evaluated.values()}
     assert list(trained) == list(scored) == ["0", "60"] and run.split.labelled == ()
     for name, rows in trained.items():
-        if split == "official":
-            assert rows == scored[name]
+        assert rows == scored[name] if split == "official" else not rows & scored[name]
+        if limit:
+            assert len(rows) == len(scored[name]) == limit
         else:
-            assert not rows & scored[name] and len(rows | scored[name]) == len(run.split.domains[name])
+            assert len(rows | scored[name]) == len(run.split.domains[name])
     assert all(pool.labels is None for pool in run.split.unlabelled)
+
+
+def test_held_out_images_are_never_looked_at() -> None:
+    """Neither by the updates nor by the clustering: their pixels may be anything."""
+    settings = spec(split="held_out", hparams={"warm_up": 0.0})
+
+    def train_some(poison: bool) -> dict[str, torch.Tensor]:
+        run = build(settings, CPU)
+        for pool in run.split.evaluated.values() if poison else ():
+            pool.domain.images[pool.indices] = 255 - pool.domain.images[pool.indices]
+        state = State(run.algorithm, {}, Meter())
+        for step in range(3):
+            run.algorithm.step = step
+            run.algorithm.begin_epoch(run.loader.epoch_pools(run.split))
+            train.update(state, run.loader, step, run.seed)
+        return copy.deepcopy(run.algorithm.state_dict())
+
+    clean, poisoned = train_some(False), train_some(True)
+    assert all(torch.equal(clean[name], poisoned[name]) for name in clean)
 
 
 def test_metrics_are_those_of_the_evaluated_network() -> None:
@@ -173,6 +194,8 @@ def test_mistakes() -> None:
         build(spec(test_envs=("0",)), CPU)
     with pytest.raises(UsageError, match="does not run under retrieval; choose from"):
         build(spec("ERM"), CPU)
+    with pytest.raises(UsageError, match="max_images 5 has no meaning"):
+        RunSpec("RotatedDigits", "ERM", test_envs=("0",), max_images=5).resolved()
     with pytest.raises(UsageError, match="official, held_out"):
         spec(split="half")
 

@@ -12,6 +12,7 @@ from .. import files, flags
 from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .ratio import Ratio
+from .retrieval import clustering, ranking
 from .semi import semi_supervised
 from .start import memory, start
 from .step import epoch, step
@@ -24,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "start": start,
     "memory": memory,
     "semi_supervised": semi_supervised,
+    "ranking": ranking,
+    "clustering": clustering,
 }
 
 
