@@ -1,4 +1,4 @@
-"""Pictures of a trained run: ``python -m dgbench.plots latent RUN``.
+"""Pictures of a trained run: ``python -m dgbench.plots latent RUN``, or ``gallery``.
 
 latent: the latent space in two dimensions (t-SNE), a picture for each part that the run is evaluated on.
 Colour = class; circle = classified right, cross = wrong. Written as PNG and SVG.
