@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .ahead import Ahead
 from .algorithm import Batch
+from .networks.memory import Memo
 from .tasks import Pool, Split
 from .views import VIEWS, Normalize
 
@@ -66,6 +67,7 @@ class Loader:
             for name, draw in draws.items()
             if draw and draw.pools
         }
+        self.memos: dict[int, tuple[Pool, Memo]] = {}
         self.prepared = Ahead(self._prepare, workers) if workers else self._prepare
 
     def _prepare(self, step: int) -> Tensor:
@@ -242,6 +244,11 @@ class EpochPool:
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.loader.images(self.pool)
+
+    @property
+    def memo(self) -> Memo:
+        """What is remembered of these images, with or without their labels."""
+        return self.loader.memos.setdefault(id(self.pool.indices), (self.pool, Memo()))[1]
 
 
 def gather(parts: Sequence[tuple[Pool, np.ndarray | slice]]) -> Tensor:

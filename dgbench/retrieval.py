@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from .loaders import EpochPool
 from .networks.memory import embeddings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def embedded(run: "Built") -> dict[str, tuple[Tensor, Tensor]]:
     """{domain: embeddings (n, F) and classes (n,) of the images that are scored}."""
     return {
         pool.domain.name: (
-            embeddings(run.algorithm, run.loader.images(pool)),
+            embeddings(run.algorithm, EpochPool(run.loader, pool)),
             torch.from_numpy(pool.labels).to(run.device),
         )
         for pool in run.split.evaluated.values()

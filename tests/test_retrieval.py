@@ -189,6 +189,33 @@ def test_clusters_are_one_per_class_and_of_the_momentum_network() -> None:
         close(found.centroids[0], normalize(means), 1e-3, 1e-3)
 
 
+def test_an_evaluation_and_the_clusters_after_it_share_one_pass() -> None:
+    """As long as no weight is written; the vectors are then those of the weights as they are."""
+    run = build(spec(hparams={"warm_up": 0.0}), CPU)
+    assert isinstance(run.algorithm, UCDIR)
+    state, read = State(run.algorithm, {}, Meter()), []
+    run.algorithm.key.register_forward_hook(lambda net, *_: None if net.training else read.append(1))
+
+    def clusters() -> list[torch.Tensor]:
+        run.algorithm.begin_epoch(run.loader.epoch_pools(run.split))
+        return [found.centroids.clone() for found in run.algorithm.clusters]
+
+    train.evaluate(run)
+    batches = len(read)
+    first = clusters()
+    assert len(read) == batches > 0
+    for step in range(2):  # the first leaves the momentum network where it is
+        train.update(state, run.loader, step, run.seed)
+    moved = clusters()
+    assert len(read) == 2 * batches and not torch.equal(first[0], moved[0])
+    run.loader.memos.clear()
+    assert all(map(torch.equal, moved, clusters())) and len(read) == 3 * batches
+    with torch.no_grad():
+        next(run.algorithm.parameters()).mul_(2)  # as averaged weights are put in and out
+    train.evaluate(run)
+    assert len(read) == 4 * batches
+
+
 def test_mistakes() -> None:
     with pytest.raises(UsageError, match="two domains"):
         build(spec(test_envs=("0",)), CPU)
