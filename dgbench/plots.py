@@ -1,9 +1,9 @@
 """Pictures of a run: ``python -m dgbench.plots latent RUN``.
 
 latent: the latent space in two dimensions (t-SNE), a picture for each part that the run is evaluated on.
-Colour = class; circle = classified right, cross = wrong.
-pseudo: accuracy and keep rate of the pseudo-labels over the updates, a curve for each source domain.
-Written as PNG and SVG.
+Colour = class; circle = classified right, cross = wrong. PNG and SVG.
+pseudo: accuracy and keep rate of the pseudo-labels over the updates, a curve for each source. PNG and SVG.
+gallery: for a run of retrieval, some queries and what they retrieve, green = right, red = wrong. PNG.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import flags, pseudo_curves, registry
+from . import flags, galleries, pseudo_curves, registry
 from .build import Built, build
 from .errors import UsageError, exit_on_usage_error, unknown
 from .machine import Machine
@@ -136,13 +136,14 @@ def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = flags.Parser(prog="python -m dgbench.plots", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("picture", choices=("latent", "pseudo"))
+    parser.add_argument("picture", choices=("latent", "pseudo", "gallery"))
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--parts", nargs="*", default=[], help="e.g. test/all; default: every evaluated part")
     parser.add_argument("--layer", choices=LAYERS, default="features", help="maps: the last feature map")
     parser.add_argument("--weights", default="raw", help="kind of weights: raw, swad ...")
     parser.add_argument("--images", type=int, default=2000, help="at most so many of a part")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of t-SNE")
+    parser.add_argument("--queries", type=int, default=8, help="lines of a gallery")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, and of t-SNE")
     parser.add_argument("--output_dir", type=Path, help="default: each run's own folder")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
@@ -155,12 +156,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in args.runs:
         to = folder if args.output_dir is None else args.output_dir / folder.resolve().name
         if args.picture == "pseudo":
-            figure = pseudo_curves.draw(pseudo_curves.read(folder), folder.resolve().name)
-            print(*save(figure, to / "pseudo"), sep="\n")
-            continue
-        run = load(folder, machine, args.weights)
-        for path in pictures(run, to, args.parts, args):
-            print(path)
+            made = save(pseudo_curves.draw(pseudo_curves.read(folder), folder.resolve().name), to / "pseudo")
+        elif args.picture == "gallery":
+            made = galleries.pictures(load(folder, machine, args.weights), to, args.queries, seed=args.seed)
+        else:
+            made = pictures(load(folder, machine, args.weights), to, args.parts, args)
+        print(*made, sep="\n")
     return 0
 
 

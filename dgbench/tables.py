@@ -175,6 +175,8 @@ def _scored(group: Group) -> str:
     seen = group.settings.get("split", "official") == "official"
     images = "the images trained on" if seen else 'the "out" parts, images never trained on'
     what = "images of the first domain retrieve those of their class in the second"
+    limit = group.settings.get("max_images", 0)
+    images += f", {limit:,} random ones of a domain" if limit else ""
     return f"{group.settings['metric']} in percent: {what}; {images}."
 
 

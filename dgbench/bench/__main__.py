@@ -13,6 +13,7 @@ from ..errors import exit_on_usage_error
 from .data import evaluation, views
 from .launcher import launcher
 from .ratio import Ratio
+from .retrieval import clustering, ranking
 from .runs import runs
 from .semi import semi_supervised
 from .start import memory, start
@@ -30,6 +31,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "vectorize": vectorize,
     "runs": runs,
     "semi_supervised": semi_supervised,
+    "ranking": ranking,
+    "clustering": clustering,
 }
 
 
