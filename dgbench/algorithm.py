@@ -203,7 +203,8 @@ class Algorithm(nn.Module):
 
         On a CPU they read a weight and its gradient as flat memory; only ``backward`` gives both one layout.
         """
-        return type(self).update is Algorithm.update and type(self).descend is Algorithm.descend
+        plain = type(self).update is Algorithm.update and type(self).descend is Algorithm.descend
+        return plain and next(self.parameters()).device.type in ("cpu", "cuda")
 
     @property
     def optims(self) -> list[torch.optim.Optimizer]:

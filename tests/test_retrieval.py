@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 
-from dgbench import galleries, plots, published, retrieval, rules, sweep, tables, train
+from dgbench import course, galleries, plots, published, retrieval, rules, sweep, tables, train
 from dgbench.algorithms.ucdir import UCDIR
 from dgbench.build import build
 from dgbench.checkpoint import State
@@ -128,7 +128,7 @@ def test_held_out_images_are_never_looked_at() -> None:
 
 def test_metrics_are_those_of_the_evaluated_network() -> None:
     run = build(spec(split="held_out"), CPU)
-    metrics = train.evaluate(run)
+    metrics = course.evaluate(run)
     pools = list(run.split.evaluated.values())
     run.algorithm.eval()
     with torch.no_grad():
@@ -164,12 +164,12 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(algorithm: str, tmp_path: Path)
             again.algorithm.step = step
             again.algorithm.begin_epoch(again.loader.epoch_pools(again.split))
         train.update(State(again.algorithm, {}, Meter()), again.loader, step, again.seed)
-    assert train.evaluate(again) == whole["metrics"]
+    assert course.evaluate(again) == whole["metrics"]
 
 
 def test_untrained_keeps_the_first_weights(tmp_path: Path) -> None:
     record = train.run(spec("Untrained", steps=3), tmp_path / "run", CPU)
-    assert record["metrics"] == train.evaluate(build(spec("Untrained", steps=3), CPU))
+    assert record["metrics"] == course.evaluate(build(spec("Untrained", steps=3), CPU))
 
 
 def test_clusters_are_one_per_class_and_of_the_momentum_network() -> None:
@@ -200,7 +200,7 @@ def test_an_evaluation_and_the_clusters_after_it_share_one_pass() -> None:
         run.algorithm.begin_epoch(run.loader.epoch_pools(run.split))
         return [found.centroids.clone() for found in run.algorithm.clusters]
 
-    train.evaluate(run)
+    course.evaluate(run)
     batches = len(read)
     first = clusters()
     assert len(read) == batches > 0
@@ -212,7 +212,7 @@ def test_an_evaluation_and_the_clusters_after_it_share_one_pass() -> None:
     assert all(map(torch.equal, moved, clusters())) and len(read) == 3 * batches
     with torch.no_grad():
         next(run.algorithm.parameters()).mul_(2)  # as averaged weights are put in and out
-    train.evaluate(run)
+    course.evaluate(run)
     assert len(read) == 4 * batches
 
 
