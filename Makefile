@@ -18,7 +18,7 @@ PYTEST := $(PY) -m pytest -n auto --dist loadfile
 export DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep table report list test test-all check format bench clean
+.PHONY: help sweep table report list test test-all check format chaos bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -65,6 +65,9 @@ check: $(VENV)/.installed  ## lint, format, types and the fast tests
 format: $(VENV)/.installed  ## format and fix the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+chaos: $(VENV)/.installed  ## 200 kill -9 and other faults over a sweep by pools; its table must not change
+	$(PY) tests/chaos.py $(ARGS)
 
 bench: $(VENV)/.installed  ## the cost of the harness, as ratios
 	$(PY) -m dgbench.bench $(ARGS)

@@ -1,6 +1,5 @@
 """(spec, machine) -> everything a run needs: data, method, loader, the head of its records."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import averaging, hparams, label_split, networks, registry, tasks
+from . import averaging, features, hparams, label_split, networks, registry, tasks
 from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
-from .loaders import Draw, Loader
+from .loaders import Loader
 from .machine import Machine, code_version, prepare
 from .spec import RunSpec
+from .stream import Draw
 from .tasks import Split
 
 
@@ -97,15 +97,25 @@ def build(spec: RunSpec, machine: Machine) -> Built:
         )
     seed = hparams.seed_hash(spec.trial_seed, spec.seed)
     size = spec.image_size or split.training[0].domain.images.shape[1]
+    assert spec.backbone and spec.pretrained
+    mean_std = networks.mean_and_std(spec.backbone) if dataset.input_shape is None else None
+    shape, weights = dataset.input_shape or (3, size, size), ""
+    if spec.frozen:
+        source = features.Source(spec.backbone, spec.pretrained, shape, mean_std)
+        split, weights = source.of(split, machine.cache, device), source.weights
+        shape, size, mean_std = (split.training[0].domain.images.shape[-1], 1, 1), 1, None
     draws = _draws(spec, method, hp, dataset, split)
     steps_per_epoch = _steps_per_epoch(spec, *draws)
-    problem = _problem(spec, split, dataset, size, steps_per_epoch)
+    problem = _problem(spec, split, dataset, shape, steps_per_epoch)
     torch.manual_seed(hparams.seed_hash(seed, "weights"))
     algorithm = method(problem, hp)
-    head = _head(spec, hp, split, algorithm)  # hashes pretrained weights before they train
+    if spec.pretrained != "none" and not weights:
+        weights = features.weights_hash(algorithm.featurizer)  # before they train
+    head = _head(spec, hp, split, weights)
     algorithm.to(device).to(memory_format=torch.channels_last)
     algorithm.train()
-    mean_std = networks.mean_and_std(problem.backbone) if dataset.input_shape is None else None
+    if spec.compile:
+        algorithm.featurizer.compile()
     loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
 
@@ -114,7 +124,9 @@ def _draws(
     spec: RunSpec, method: type[Algorithm], hp: Mapping[str, Any], dataset: Dataset, split: Split
 ) -> tuple[Draw, Draw | None]:
     """What a step draws of the labelled and of the unlabelled pools."""
-    views, rows = dataset.views, hp["batch_size"]
+    rows, views = hp["batch_size"], dataset.views
+    if spec.frozen:
+        views = dict.fromkeys(views, "none")
     weak = views["weak" if tasks.GIVES[spec.task] else "train"] if hp["data_augmentation"] else "none"
     strong = [views["strong"]] if "strong" in method.needs else []
     labelled = Draw(split.labelled, rows, [weak, *strong], dataset.sampling, hp["class_balanced"])
@@ -137,11 +149,13 @@ def _steps_per_epoch(spec: RunSpec, labelled: Draw, unlabelled: Draw | None) -> 
     return least(map(len, draw.pools)) / draw.batch_size
 
 
-def _problem(spec: RunSpec, split: Split, dataset: Dataset, size: int, steps_per_epoch: float) -> Problem:
+def _problem(
+    spec: RunSpec, split: Split, dataset: Dataset, shape: tuple[int, int, int], steps_per_epoch: float
+) -> Problem:
     assert spec.backbone and spec.pretrained and spec.steps
     sizes = tuple(map(len, split.labelled)), tuple(map(len, split.unlabelled))
     return Problem(
-        input_shape=dataset.input_shape or (3, size, size),
+        input_shape=shape,
         num_classes=dataset.num_classes,
         num_domains=len(sizes[0] or sizes[1]),
         num_steps=spec.steps,
@@ -151,12 +165,13 @@ def _problem(spec: RunSpec, split: Split, dataset: Dataset, size: int, steps_per
         backbone=spec.backbone,
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),
+        frozen=spec.frozen,
         class_names=dataset.class_names(),
     )
 
 
-def _head(spec: RunSpec, hp: Mapping[str, Any], split: Split, algorithm: Algorithm) -> dict[str, Any]:
-    weights = "" if spec.pretrained == "none" else "-" + _hash(algorithm.featurizer)
+def _head(spec: RunSpec, hp: Mapping[str, Any], split: Split, weights: str) -> dict[str, Any]:
+    """weights: a hash of the pretrained or frozen ones, else empty."""
     return {
         "run": spec.run_id(),
         "spec": spec.to_dict(),
@@ -166,15 +181,6 @@ def _head(spec: RunSpec, hp: Mapping[str, Any], split: Split, algorithm: Algorit
             name: {"images": len(domain), "hash": domain.fingerprint}
             for name, domain in split.domains.items()
         },
-        "pretrained": f"{spec.pretrained}{weights}",
+        "pretrained": f"{spec.pretrained}-{weights}" if weights else spec.pretrained,
         "code": code_version(),
     }
-
-
-def _hash(module: torch.nn.Module) -> str:
-    """8 hex digits of the SHA-256 of a module's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:8]

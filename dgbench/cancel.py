@@ -10,9 +10,10 @@ from .spec import RunSpec
 
 def cancel(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
     """Stop launches first, so that no run begins anew, then the runs; returns what to tell."""
-    told = _cancel_slurm(folder)
-    for launch in launches.local_ones(folder):
+    told = []
+    for launch in launches.living(folder):
         told += _stop(launch.folder, f"a launch by {launch.launcher}")
+    told += _cancel_slurm(folder)
     for spec in runs:
         if lease.seems_alive(folder / spec.run_id()):
             told += _stop(folder / spec.run_id(), spec.run_id())
@@ -33,12 +34,5 @@ def _stop(place: Path, name: str) -> list[str]:
 
 
 def _cancel_slurm(folder: Path) -> list[str]:
-    """scancel, and wait until the queue has forgotten the jobs: completing ones still have processes."""
-    tasks = launches.slurm_tasks(folder)
-    jobs = sorted({task.job for task in tasks.values()})
-    if not jobs:
-        return []
-    squeue.call("scancel", *jobs)
-    while launches.slurm_tasks(folder):
-        time.sleep(0.5)
-    return [f"cancelled job {job}" for job in jobs]
+    names = launches.slurm_arrays(folder)
+    return [f"cancelled job {job}" for job in squeue.cancel(names)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import files
 from .algorithm import Algorithm
@@ -32,7 +33,7 @@ class State:
         """Write checkpoint.pt; ``step`` is the next update. The one before stays until this one is whole."""
         state = {
             "step": step,
-            "algorithm": self.algorithm.state_dict(),
+            "algorithm": self._weights(),
             "optims": [optim.state_dict() for optim in self.algorithm.optims],
             "averagers": {name: averager.state_dict() for name, averager in self.averagers.items()},
             "meter": self.meter.state_dict(),
@@ -58,14 +59,18 @@ class State:
     def finish(self, folder: Path, keep_weights: bool) -> None:
         """Write weights.pt ({kind of weights: state dict}) and then ``done``; the checkpoint goes."""
         if keep_weights:
-            weights = {"raw": self.algorithm.state_dict()}
+            weights = {"raw": self._weights()}
             for name, averager in self.averagers.items():
                 with averager.swapped(self.algorithm):
-                    weights[name] = {k: v.clone() for k, v in self.algorithm.state_dict().items()}
+                    weights[name] = self._weights()
             files.replace(folder / "weights.pt", lambda file: torch.save(weights, file))
         files.replace_text(folder / "done", "")
         for name in (LAST, BEFORE):
             (folder / name).unlink(missing_ok=True)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copies: a row of a larger tensor would be saved with all of it."""
+        return {name: value.clone() for name, value in self.algorithm.state_dict().items()}
 
 
 def _read(path: Path, device: torch.device, say: Callable[[str], object]) -> dict[str, Any] | None:

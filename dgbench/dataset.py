@@ -18,7 +18,8 @@ from .hparams import Declared
 class Domain:
     """One domain, decoded.
 
-    images: uint8 array (n, H, W, C), in memory or memory-mapped. labels: int64 (n,).
+    images: uint8 array (n, H, W, C), in memory or memory-mapped; features (n, 1, 1, F) float32 of a frozen
+    backbone in their place. labels: int64 (n,).
     sizes: (n, 2) int32, width and height of the original images where they were resized, else None.
     fingerprint: hash of the content that the domain was made from; equal content, equal text.
     """

@@ -31,6 +31,8 @@ def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) ->
             options |= {"type": parse_hparams, "default": {}, "metavar": "JSON"}
         elif f.type == tuple[str, ...]:
             options |= {"nargs": "*", "default": ()}
+        elif f.type is bool:
+            options |= {"action": "store_true"}
         else:
             options |= {"type": _TYPES.get(f.type, str), "default": None if required else f.default}
         group.add_argument(f"--{f.name}", **options)

@@ -71,7 +71,7 @@ def _open(entry: Path, mmap: bool) -> Decoded | None:
 def _to_disk(files: ImageFiles, entry: Path) -> Decoded:
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(entry):  # another process may be decoding the same images: wait, then use its entry
+        with lock(entry):  # another process may be decoding the same images: wait, then use its entry
             found = _open(entry, mmap=True)
             if found is None:
                 _build(files, entry)
@@ -118,7 +118,7 @@ def _check_space(path: Path, files: ImageFiles) -> None:
 
 
 @contextlib.contextmanager
-def _lock(entry: Path, wait: bool = True) -> Iterator[None]:
+def lock(entry: Path, wait: bool = True) -> Iterator[None]:
     """Hold an entry's lock file and remove it afterwards; ``BlockingIOError`` if held and not ``wait``."""
     path = entry.with_name(entry.name + ".lock")
     while True:
@@ -144,5 +144,5 @@ def _remove_abandoned(path: Path) -> None:
     """Remove what killed processes left; a folder whose lock is held is still being written."""
     for aside in path.glob("*.tmp"):
         entry = aside.with_name(aside.name.removesuffix(".tmp"))
-        with contextlib.suppress(OSError), _lock(entry, wait=False):
+        with contextlib.suppress(OSError), lock(entry, wait=False):
             shutil.rmtree(aside, ignore_errors=True)

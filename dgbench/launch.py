@@ -17,9 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from . import build, lease, records
+from .course import summary
 from .machine import Machine
 from .spec import RunSpec
-from .train import run, summary
+from .train import run
 
 LOOK_SECONDS = 1.0
 """Between two looks at the runs that others are writing."""
@@ -52,8 +53,8 @@ def default_workers(device: str) -> int:
 class Todo:
     """The runs that are left."""
 
-    def __init__(self, runs: Sequence[RunSpec], folder: Path) -> None:
-        self.runs, self.folder, self.watch = deque(runs), folder, lease.Watch()
+    def __init__(self, runs: Sequence[RunSpec], folder: Path, watch: lease.Watch | None = None) -> None:
+        self.runs, self.folder, self.watch = deque(runs), folder, watch or lease.Watch()
 
     def take(self) -> RunSpec | None:
         """The next run that is free; None if there is none now. Those that ended elsewhere are left out."""
@@ -80,9 +81,15 @@ class Todo:
                 time.sleep(LOOK_SECONDS)
 
 
-def serial(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int = 1) -> None:
+def serial(
+    runs: Sequence[RunSpec],
+    folder: Path,
+    machine: Machine,
+    workers: int = 1,
+    watch: lease.Watch | None = None,
+) -> None:
     """One run after another, in this process."""
-    todo = Todo(runs, folder)
+    todo = Todo(runs, folder, watch)
     with Bar(todo, len(runs)) as bar:
         for spec in todo:
             state, text = attempt(spec, folder, machine)

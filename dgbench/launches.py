@@ -1,6 +1,6 @@
 """What was launched and may still be going on: ``SWEEP/.submit/<time>-<8 hex digits>/launch.json``.
 
-A local launch holds its folder's lease for as long as it lives. A launch on Slurm is known by the names of
+A launch holds its folder's lease for as long as its process lives. One on Slurm is known by the names of
 its jobs, which are written before they are submitted: a job that the controller took while the client was
 told otherwise is found again.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from . import files, lease, squeue
 
-FOLDER, SLURM = ".submit", "slurm"
+FOLDER = ".submit"
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Array:
 
 @dataclass
 class Launch:
-    """One call of ``sweep launch``. runs: of a local one, arrays: of one on Slurm."""
+    """One call of ``sweep launch``. runs: what its process will have done or submitted; arrays: on Slurm."""
 
     folder: Path
     launcher: str
@@ -51,6 +51,22 @@ class Launch:
     def write(self) -> None:
         values = {k: v for k, v in asdict(self).items() if k != "folder"}
         files.replace_text(self.folder / "launch.json", json.dumps(values))
+
+    def forget_unsubmitted(self, seconds: float = 0.0) -> None:
+        """Cancel what Slurm took of arrays although their submission failed, and forget them.
+
+        Such a job lacks its input. It may appear within ``seconds``; ``NoAnswer`` if that cannot be known,
+        and then it is looked for at the next launch.
+        """
+        names = [array.name for array in self.arrays if not array.job]
+        until = time.monotonic() + seconds
+        while names and not squeue.cancel(names) and time.monotonic() < until:
+            time.sleep(1)
+        self.arrays = [array for array in self.arrays if array.job]
+        if self.arrays:
+            self.write()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def create(sweep: Path, launcher: str, runs: Sequence[str] = (), **told: Any) -> Launch:
@@ -78,7 +94,7 @@ def read_all(sweep: Path) -> list[Launch]:
 def local(sweep: Path, launcher: str, runs: Sequence[str]) -> Iterator[None]:
     """A launch of this process, told to others while it lasts; folders of dead ones go."""
     for old in read_all(sweep):
-        if old.launcher != SLURM and not lease.seems_alive(old.folder):
+        if not old.arrays and not lease.seems_alive(old.folder):
             shutil.rmtree(old.folder, ignore_errors=True)
     launch = create(sweep, launcher, runs)
     try:
@@ -89,25 +105,37 @@ def local(sweep: Path, launcher: str, runs: Sequence[str]) -> Iterator[None]:
         shutil.rmtree(launch.folder, ignore_errors=True)
 
 
-def local_ones(sweep: Path) -> list[Launch]:
-    """The local launches that go on."""
-    return [it for it in read_all(sweep) if it.launcher != SLURM and lease.seems_alive(it.folder)]
+def living(sweep: Path) -> list[Launch]:
+    """The launches whose process goes on."""
+    return [it for it in read_all(sweep) if lease.seems_alive(it.folder)]
 
 
-def slurm_tasks(sweep: Path, ended: Collection[str] = ()) -> dict[str, squeue.Task]:
-    """{run: its task in Slurm's queue}; ``NoAnswer`` if that cannot be known.
+def forget_unsubmitted(sweep: Path) -> None:
+    """Cancel what Slurm took of launches that died while they submitted."""
+    for launch in read_all(sweep):
+        if any(not array.job for array in launch.arrays) and not lease.seems_alive(launch.folder):
+            launch.forget_unsubmitted()
 
-    ended: where all the runs of an array are among these, Slurm is not asked for it.
-    """
+
+def slurm_arrays(sweep: Path, ended: Collection[str] = ()) -> dict[str, Array]:
+    """{name of its job: array} of those that may be in Slurm's queue. ended: runs that are over."""
     over = set(ended)
-    arrays = {
+    return {
         array.name: array
         for launch in read_all(sweep)
         for array in launch.arrays
         if not over.issuperset(run for task in array.tasks for run in task)
     }
+
+
+def slurm_tasks(sweep: Path, ended: Collection[str] = ()) -> dict[str, squeue.Task]:
+    """{run: its task in Slurm's queue}, the living one of several; ``NoAnswer`` if that cannot be known.
+
+    ended: where all the runs of an array are among these, Slurm is not asked for it.
+    """
+    arrays = slurm_arrays(sweep, ended)
     found = {}
-    for task in squeue.tasks(arrays):
+    for task in sorted(squeue.tasks(arrays), key=lambda task: not task.is_ending()):
         for run in arrays[task.name].tasks[task.index]:
             found[run] = task
     return found

@@ -17,6 +17,8 @@ class Meter:
     counts: dict[str, int] = field(default_factory=dict)
     images: int = 0
     since: float = field(default_factory=time.perf_counter)
+    sharing: int = 1
+    """Runs that train in one program: each took its share of the time."""
 
     def add(self, logs: Mapping[str, Tensor], images: int) -> None:
         for name, value in logs.items():
@@ -28,13 +30,18 @@ class Meter:
         """The means and the timing; starts anew."""
         values = torch.stack([v.float() for v in self.sums.values()]).tolist() if self.sums else []
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        seconds = time.perf_counter() - self.since
+        seconds = (time.perf_counter() - self.since) / self.sharing
         timing = {"seconds": {"train": seconds}, "images_per_second": self.images / seconds}
         self.reset()
         return means, timing
 
     def reset(self) -> None:
-        self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
+        self.sums, self.counts, self.images = {}, {}, 0
+        self.start()
+
+    def start(self) -> None:
+        """The time counts from here on: what went before was no training."""
+        self.since = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         seconds = time.perf_counter() - self.since

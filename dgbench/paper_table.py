@@ -6,7 +6,6 @@ NAME is a file of ``sweeps/``. Flags that are not named here go to ``dgbench.swe
 again goes on where the last one stopped.
 """
 
-import ast
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from . import collect_results, flags, registry, sweep
 from .errors import UsageError, exit_on_usage_error
 from .spec import RunSpec
+from .status import states
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,16 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def about(name: str) -> str:
     """What a sweep's file says of its table, protocol and cost."""
     path = Path(name) if name.endswith(".py") else sweep.SWEEPS / f"{name}.py"
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+    return registry.docstring(path) or name
 
 
 def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
-    return [name for name, state in sweep.states(folder, runs).items() if state != "done"]
+    return [name for name, state in states(folder, runs).items() if state != "done"]
 
 
 def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:
     """Whether no run of the table has begun."""
-    return set(sweep.states(folder, runs).values()) <= {"waiting", "queued"}
+    return set(states(folder, runs).values()) <= {"waiting", "queued"}
 
 
 def _check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:

@@ -10,14 +10,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import collect_results, files, flags, records, sweep
+from . import collect_results, files, flags, records
 from .errors import UsageError, exit_on_usage_error
+from .plan import read_plan
+from .status import states
 
 
 def publish(folder: Path, to: Path, command: str, note: str = "") -> None:
     """Write the four files; ``UsageError`` while a run of the sweep is not done."""
-    plan = sweep.read_plan(folder)
-    missing = [name for name, state in sweep.states(folder, plan).items() if state != "done"]
+    plan = read_plan(folder)
+    missing = [name for name, state in states(folder, plan).items() if state != "done"]
     if missing or not plan:
         raise UsageError(
             f"{folder} has {len(missing)} of {len(plan)} runs that are not done; finish it first"

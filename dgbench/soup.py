@@ -22,15 +22,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import files, flags, records, sweep
+from . import files, flags, records
 from .averager import estimate_batch_norm
 from .build import Built, build
+from .course import evaluate
 from .errors import UsageError, exit_on_usage_error
 from .launch import machine_from
 from .machine import Machine, peak_memory_gb
+from .plan import plan, read_plan
 from .spec import RunSpec
+from .status import states
 from .swad import OFFICIAL_BN_BATCHES
-from .train import evaluate
 
 OVER = {"hparams": ("hparams_seed",), "trials": ("trial_seed",)}
 Weights = dict[str, Tensor]
@@ -124,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
-    runs = sweep.read_plan(args.input_dir)
-    missing = [run for run, state in sweep.states(args.input_dir, runs).items() if state != "done"]
+    runs = read_plan(args.input_dir)
+    missing = [run for run, state in states(args.input_dir, runs).items() if state != "done"]
     if not runs or missing:
         raise UsageError(f"{args.input_dir} has {len(missing)} of {len(runs)} runs that are not done")
     name = f"soup:over={args.over}" + (",greedy" if args.greedy else "")
@@ -144,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files.replace_text(folder / "results.jsonl", json.dumps(record) + "\n")
         files.replace_text(folder / "done", "")
         made.append(spec)
-    sweep.plan(args.output_dir, made)
+    plan(args.output_dir, made)
     return 0
 
 

@@ -1,8 +1,10 @@
 """Slurm's queue: what it says of jobs, as far as it can be asked."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -30,6 +32,10 @@ class Task:
     def id(self) -> str:
         return f"{self.job}_{self.index}"
 
+    def is_ending(self) -> bool:
+        """Whether it has ended or was cancelled, with processes that may still live."""
+        return self.state == "COMPLETING"
+
 
 def own_job() -> str:
     """The job that this process is in; empty outside of Slurm."""
@@ -43,10 +49,15 @@ def own_restart() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
+def find(tool: str) -> None:
+    """``NoAnswer`` if Slurm's command is not here."""
+    if not shutil.which(tool):
+        raise NoAnswer(f"{tool} is not on PATH: this machine has no Slurm; give --launcher pool")
+
+
 def call(*command: str) -> str:
     """What one of Slurm's commands prints; ``NoAnswer`` in one line if it fails."""
-    if not shutil.which(command[0]):
-        raise NoAnswer(f"{command[0]} is not on PATH: this machine has no Slurm; give --launcher pool")
+    find(command[0])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -66,6 +77,21 @@ def tasks(names: Collection[str]) -> list[Task]:
         name, job, index, state, reason = line.split("|", 4)
         found.append(Task(name, job, int(index) if index.isdigit() else 0, state, reason))
     return found
+
+
+def cancel(names: Collection[str]) -> list[str]:
+    """scancel the jobs of these names; returns their ids when the queue has forgotten them.
+
+    Not before: those that are completing still have processes.
+    """
+    cancelled: set[str] = set()
+    while left := {task.job for task in tasks(names)}:
+        if left - cancelled:
+            with contextlib.suppress(NoAnswer):  # it ended just now; the queue says how it stands
+                call("scancel", *sorted(left - cancelled))
+            cancelled |= left
+        time.sleep(0.5)
+    return sorted(cancelled)
 
 
 def is_listed(job: str) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -24,13 +24,13 @@ def states(folder: Path, runs: Iterable[RunSpec], queued: Iterable[str] = ()) ->
 
 
 def in_flight(folder: Path, ended: Collection[str] = ()) -> dict[str, str]:
-    """{run id: who will run it}: in Slurm's queue, or in the list of a local launch that goes on.
+    """{run id: who will run it}: in Slurm's queue, or in the list of a launch whose process goes on.
 
     ``NoAnswer`` if Slurm has to be asked and cannot be.
     """
-    found = {run: launch.launcher for launch in launches.local_ones(folder) for run in launch.runs}
+    found = {run: launch.launcher for launch in launches.living(folder) for run in launch.runs}
     for run, task in launches.slurm_tasks(folder, ended).items():
-        found[run] = f"job {task.id} {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
+        found[run] = f"job {task.job} {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
     return found
 
 
@@ -44,7 +44,8 @@ def text(folder: Path, runs: Sequence[RunSpec]) -> str:
     state = states(folder, runs, queued)
     counts = Counter(state.values())
     lines = [", ".join(f"{counts[name]} {name}" for name in STATES), *filter(None, [note])]
-    rows = [row for spec in runs if (row := _row(folder, spec, state[spec.run_id()], queued))]
+    rows = [row for spec in runs if (row := _row(folder, spec, state[spec.run_id()]))]
+    rows += _queued_rows([queued[run_id] for run_id in state if state[run_id] == "queued"])
     if rows:
         rows.sort(key=lambda row: STATES.index(row[0]))
         lines += ["", tabulate(rows, headers=["state", "run", "steps", "left", ""], tablefmt="plain")]
@@ -66,7 +67,13 @@ def ended(folder: Path, runs: Iterable[RunSpec]) -> list[str]:
     return [run_id for spec in runs if records.has_ended(folder / (run_id := spec.run_id()))]
 
 
-def _row(folder: Path, spec: RunSpec, state: str, queued: Mapping[str, str]) -> list[str] | None:
+def _queued_rows(who: Iterable[str]) -> list[list[str]]:
+    """One for each array of jobs and reason why it waits; a pool needs none."""
+    counts = Counter(text for text in who if text.startswith("job"))
+    return [["queued", f"{count} runs", "", "", text] for text, count in counts.items()]
+
+
+def _row(folder: Path, spec: RunSpec, state: str) -> list[str] | None:
     run_id = spec.run_id()
     if state == "failed":
         error = records.last_line(folder / run_id / "error.txt")
@@ -77,8 +84,6 @@ def _row(folder: Path, spec: RunSpec, state: str, queued: Mapping[str, str]) -> 
     if state == "waiting" and (holder := lease.read(folder / run_id)):
         steps, _ = _progress(folder / run_id, spec)
         return [state, run_id, steps, "", f"ended without a word: {holder}; launch goes on with it"]
-    if state == "queued" and queued[run_id].startswith("job"):
-        return [state, run_id, "", "", queued[run_id]]
     return None
 
 

@@ -7,23 +7,21 @@ Instead of flags, a file of ``sweeps/`` names the runs of a paper's table.
 
 import importlib.util
 import itertools
-import json
-import signal
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import files, flags, launches, registry, status
+from . import flags, registry, slurm_preflight, status
 from .cancel import cancel
 from .errors import UsageError, exit_on_usage_error, unknown
+from .launch_sweep import dry_run_text, launch_sweep
+from .plan import read_plan
 from .spec import RunSpec
-from .status import states
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 COMMANDS = ("launch", "retry", "status", "cancel", "logs")
-LAUNCHERS = ("serial", "pool")
+LAUNCHERS = ("serial", "pool", "slurm")
 PER_RUN = ("dataset", "algorithm", "test_envs", "source_envs", "trial_seed", "hparams_seed")
 
 
@@ -93,49 +91,17 @@ def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
     module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return [spec.resolved(data_dir) for spec in module.runs(data_dir)]
 
 
 def names() -> list[str]:
     """The files of ``sweeps/``."""
     return sorted(path.stem for path in SWEEPS.glob("[!_]*.py"))
-
-
-def read_plan(folder: Path) -> list[RunSpec]:
-    """The planned runs of a sweep folder; empty if there is none."""
-    path = folder / "sweep.json"
-    if not path.exists():
-        return []
-    return [RunSpec.from_dict(values) for values in json.loads(path.read_text())["specs"]]
-
-
-def plan(folder: Path, runs: Iterable[RunSpec]) -> list[RunSpec]:
-    """Add runs to a sweep folder's plan, each once; returns the whole plan."""
-    known = {spec.run_id(): spec for spec in read_plan(folder)}
-    merged = known | {spec.run_id(): spec for spec in runs}
-    if merged.keys() != known.keys():
-        folder.mkdir(parents=True, exist_ok=True)
-        text = ",\n".join(json.dumps(spec.to_dict()) for spec in merged.values())
-        files.replace_text(folder / "sweep.json", '{"specs": [\n' + text + "\n]}\n")
-    return list(merged.values())
-
-
-def dry_run_text(folder: Path, runs: Sequence[RunSpec], workers: int) -> str:
-    """The runs, their state and hyper-parameters, and an estimate of the cost."""
-    from .cost import seconds_per_run  # imports torch
-
-    state = states(folder, runs)
-    lines, missing = [], 0.0
-    for spec in runs:
-        hp, seconds = seconds_per_run(spec)
-        is_ = state[spec.run_id()]
-        missing += 0 if is_ == "done" else seconds
-        lines.append(f"{is_:8} {spec.run_id()}  {json.dumps(hp)}  about {status.duration(seconds)}")
-    left = sum(is_ != "done" for is_ in state.values())
-    duration = status.duration(missing / workers)
-    lines.append(f"{len(runs)} runs, {left} to do: about {duration} with {workers} workers here")
-    return "\n".join(lines)
 
 
 def _runs(args: Any) -> list[RunSpec]:
@@ -196,6 +162,7 @@ def _parser() -> flags.Parser:
     )
     flags.add_spec_flags(parser, skip=PER_RUN)
     flags.add_machine_flags(parser)
+    slurm_preflight.add_flags(parser)
     return parser
 
 
@@ -217,66 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.command == "status":
         print(status.text(args.output_dir, runs))
     elif args.dry_run:
-        print(dry_run_text(args.output_dir, runs, _workers(args)))
+        print(dry_run_text(args, runs))
     else:
-        return _launch(args, runs)
+        return launch_sweep(args, runs)
     return 0
-
-
-def _launch(args: Any, runs: Sequence[RunSpec]) -> int:
-    """launch: what has not ended. retry: what has failed. Neither takes what waits in Slurm's queue."""
-    folder, started = args.output_dir, time.perf_counter()
-    state = states(folder, runs)
-    elsewhere = launches.slurm_tasks(folder, status.ended(folder, runs))
-    wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
-    todo = [spec for spec in runs if state[spec.run_id()] in wanted and spec.run_id() not in elsewhere]
-    try:
-        if todo:
-            _execute(args, runs, todo)
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on with {folder}")
-        return 130
-    state = states(folder, runs)
-    print(status.text(folder, runs))
-    print(f"{len(todo)} runs in {status.duration(time.perf_counter() - started)}; {folder}")
-    if "failed" in state.values():
-        print("run the same command with `retry` in place of `launch` to try the failed ones again")
-    return int(any(is_ != "done" for is_ in state.values()))
-
-
-def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
-    from . import launch, pool  # import torch
-
-    launch.check(todo)
-    machine, folder = launch.machine_from(args), args.output_dir
-    how = launch.serial if args.launcher == "serial" else pool.pool
-    with ExitStack() as launched:
-        try:
-            plan(folder, runs)
-            for spec in todo:
-                (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
-            launched.enter_context(launches.local(folder, args.launcher, [spec.run_id() for spec in todo]))
-        except OSError as error:
-            told = f"cannot write in {folder} ({error.strerror}); give another --output_dir"
-            raise UsageError(told) from None
-        with _interruptible():
-            how(todo, folder, machine, _workers(args))
-
-
-def _workers(args: Any) -> int:
-    from .launch import default_workers  # imports torch
-
-    return 1 if args.launcher == "serial" else args.workers or default_workers(args.device)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM, which ``cancel`` sends, ends a launch as Ctrl-C does: workers first."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from .formats import Cell, Row, Table
 
 FIELDS = ("steps", "backbone", "pretrained", "freeze_bn", "draws", "selection")
 """What must agree. Methods and averaging are matched before: they decide which rows are compared."""
+IF_TOLD = ("labels_per_class",)
+"""What must agree too, but means nothing for most papers."""
 REMARKED = ("checkpoint_freq",)
 """What is told where it differs, and no more."""
 FILE = "protocols.json"
@@ -29,7 +31,7 @@ class Protocol:
     averaging: str | None
     trials: int | None
     spread: str | None
-    facts: Mapping[str, Any]  # {name of FIELDS: its value}; "hparams": those that must agree
+    facts: Mapping[str, Any]  # {name of FIELDS and the like: its value}; "hparams": those that must agree
 
     def differs(self, table: Table, row: Row) -> tuple[list[str], list[str], list[str]]:
         """(what differs, what either side leaves open, what is only remarked), in words."""
@@ -37,14 +39,16 @@ class Protocol:
         differing: list[str] = []
         unknown: list[str] = []
         remarked: list[str] = []
-        for name in FIELDS + REMARKED:
+        for name in FIELDS + IF_TOLD + REMARKED:
             theirs, own = self.facts.get(name), ours.get(name)
             if theirs is None or own is None:
                 if name in FIELDS:
                     unknown.append(name)
             elif own not in (theirs if isinstance(theirs, list) else [theirs]):
                 there = " or ".join(theirs) if isinstance(theirs, list) else theirs
-                (differing if name in FIELDS else remarked).append(f"{name} {there} there, {own} here")
+                (remarked if name in REMARKED else differing).append(f"{name} {there} there, {own} here")
+        if ours.get("frozen"):
+            differing.append("the backbone is trained there, frozen here")
         return differing + self.other_hparams(row), unknown, remarked
 
     def other_hparams(self, row: Row) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgbench import lease, status, sweep
+from dgbench import lease, process, status
+from dgbench.plan import read_plan
 
 TIMES = ("seconds", "images_per_second", "memory_gb")
 
@@ -53,13 +54,17 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 def states(folder: Path) -> list[str]:
-    return list(status.states(folder, sweep.read_plan(folder)).values())
+    return list(status.states(folder, read_plan(folder)).values())
 
 
 def writers(folder: Path) -> list[int]:
     """The numbers of the processes that write runs."""
     holders = [lease.read(path.parent) for path in folder.glob(f"*/{lease.NAME}")]
     return [holder.process.pid for holder in holders if holder and holder.process.is_alive()]
+
+
+def is_alive(pid: int) -> bool:
+    return process._start(pid) != 0
 
 
 def children(parent: int) -> list[int]:

@@ -17,7 +17,8 @@ from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.evidence import LABEL_FREE
 from dgbench.records import read_lines
 from dgbench.spec import RunSpec
-from dgbench.sweep import grid, plan
+from dgbench.plan import plan
+from dgbench.sweep import grid
 from dgbench.train import run
 
 torch.set_num_threads(1)

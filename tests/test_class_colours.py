@@ -22,10 +22,11 @@ from dgbench.datasets.mnist_mp import MNIST_MP
 from dgbench.datasets.mnist_up import MNIST_UP
 from dgbench.datasets.mnist_up_anti import MNIST_UP_Anti
 from dgbench.errors import UsageError
-from dgbench.loaders import Draw, Loader
+from dgbench.loaders import Loader
 from dgbench.machine import Machine
 from dgbench.records import evaluation_steps
 from dgbench.spec import RunSpec
+from dgbench.stream import Draw
 from dgbench.tasks import Pool
 
 ALL = [Digits_MP, MNIST, MNIST_MP, MNIST_UP, MNIST_UP_Anti]

@@ -178,7 +178,7 @@ def test_killed_half_way(files: list[Path], tmp_path: Path) -> None:
 def test_a_folder_that_another_process_is_writing_stays(files: list[Path]) -> None:
     other = image_cache.folder() / "Other-8-0123"
     (image_cache.folder() / "Other-8-0123.tmp").mkdir(parents=True)
-    with image_cache._lock(other):
+    with image_cache.lock(other):
         load(files)
         assert entries(".tmp") == ["Other-8-0123.tmp"]
 
@@ -189,11 +189,11 @@ def test_who_waited_for_a_lock_holds_the_file_that_is_there(files: list[Path]) -
     there: list[bool] = []
 
     def wait() -> None:
-        with image_cache._lock(entry):
+        with image_cache.lock(entry):
             there.append(bool(entries(".lock")))
 
     waiting = threading.Thread(target=wait)
-    with image_cache._lock(entry):
+    with image_cache.lock(entry):
         waiting.start()
         time.sleep(0.1)
         assert not there

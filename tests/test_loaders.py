@@ -14,7 +14,8 @@ from dgbench import image_cache
 from dgbench.ahead import Ahead
 from dgbench.algorithm import Batch
 from dgbench.dataset import Domain
-from dgbench.loaders import Draw, Loader, gather
+from dgbench.loaders import Loader
+from dgbench.stream import Draw, gather
 from dgbench.tasks import Pool
 from dgbench.views import IMAGENET_MEAN, IMAGENET_STD
 

@@ -7,7 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweeps_by_process import call, children, command, results, start, starts, states, wait_for, writers
+from sweeps_by_process import (
+    call,
+    children,
+    command,
+    is_alive,
+    results,
+    start,
+    starts,
+    states,
+    wait_for,
+    writers,
+)
 
 from dgbench import launches, lease, process, status, sweep
 from dgbench.errors import UsageError
@@ -25,10 +36,6 @@ class Suicide(ERM):
     def loss(self, batch):
         os.kill(os.getpid(), signal.SIGKILL)
 '''
-
-
-def alive(pid: int) -> bool:
-    return process._start(pid) != 0
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +57,14 @@ def test_an_ended_pool_leaves_no_process_and_goes_on(how: str, tmp_path: Path) -
     assert told.count("/100000") == 2 and f"process {pids[0]}" in told
     if how == "cancel":
         told = call("cancel", out, *LONG)
-        assert "stopped a launch by pool" in told and not any(map(alive, [*pids, parent.pid]))
+        assert "stopped a launch by pool" in told and not any(map(is_alive, [*pids, parent.pid]))
         assert parent.wait(60) == 130
     else:
         os.kill(parent.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         assert parent.wait(60) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
-        wait_for(lambda: not any(map(alive, pids)), 5)
+        wait_for(lambda: not any(map(is_alive, pids)), 5)
     wait_for(lambda: states(out) == ["waiting"] * 6, 5)
-    assert launches.local_ones(out) == []
+    assert launches.living(out) == []
     assert "nothing was queued or running" in call("cancel", out, *LONG)
     parent = start("launch", out, *LONG)
     wait_for(lambda: len(writers(out)) == 2)

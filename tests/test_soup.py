@@ -8,9 +8,10 @@ import torch
 
 from dgbench import collect_results, soup, sweep
 from dgbench.build import build
+from dgbench.course import evaluate
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
-from dgbench.train import evaluate
+from dgbench.plan import read_plan
 
 GRID = ["--algorithms", "ERM", "--datasets", "RotatedDigits", "--envs", "0", "--steps", "8"]
 
@@ -32,7 +33,7 @@ def cook(runs: Path, to: Path, *extra: str) -> dict:
 
 def test_a_uniform_soup_is_the_mean_of_the_weights(runs: Path, tmp_path: Path) -> None:
     record = cook(runs, tmp_path / "soup")
-    plan = sweep.read_plan(runs)
+    plan = read_plan(runs)
     built = build(plan[0], Machine(threads=1))
     states = [torch.load(runs / s.run_id() / "weights.pt", weights_only=True)["raw"] for s in plan]
     with torch.no_grad():
@@ -46,7 +47,7 @@ def test_a_greedy_soup_is_no_worse_on_validation_than_its_best_member(runs: Path
     record = cook(runs, tmp_path / "soup", "--greedy")
     best = max(
         soup.validation(soup._last_raw(runs / spec.run_id())["metrics"], record["parts"])
-        for spec in sweep.read_plan(runs)
+        for spec in read_plan(runs)
     )
     assert soup.validation(record["metrics"], record["parts"]) >= best - 1e-9
 

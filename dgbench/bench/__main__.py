@@ -11,10 +11,14 @@ from tabulate import tabulate
 from .. import files, flags
 from ..errors import exit_on_usage_error
 from .data import evaluation, views
+from .launcher import launcher
 from .ratio import Ratio
+from .retrieval import clustering, ranking
+from .runs import runs
 from .semi import semi_supervised
 from .start import memory, start
 from .step import epoch, step
+from .vectorize import vectorize
 
 BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "step": step,
@@ -23,7 +27,12 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "evaluation": evaluation,
     "start": start,
     "memory": memory,
+    "launcher": launcher,
+    "vectorize": vectorize,
+    "runs": runs,
     "semi_supervised": semi_supervised,
+    "ranking": ranking,
+    "clustering": clustering,
 }
 
 

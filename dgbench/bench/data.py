@@ -5,31 +5,21 @@ from itertools import count, cycle, islice
 from typing import Any
 
 import torch
-import torchvision.transforms as T
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ..datasets.pacs import PACS
-from ..loaders import Draw, Loader
+from ..loaders import Loader
 from ..machine import Machine, prepare
+from ..stream import Draw
 from ..tasks import Pool
 from ..views import IMAGENET_MEAN, IMAGENET_STD
 from .images import data_dir
+from .peer import EVALUATION, SIZE, TRAINING
 from .ratio import Ratio, milliseconds, paired
 
-DOMAIN, SIZE, BATCH, WORKERS = "photo", 224, 32, 2
+DOMAIN, BATCH, WORKERS = "photo", 32, 2
 IMAGES = 480  # of one turn
-TRAINING = T.Compose(
-    [
-        T.RandomResizedCrop(SIZE, scale=(0.7, 1.0)),
-        T.RandomHorizontalFlip(),
-        T.ColorJitter(0.3, 0.3, 0.3, 0.3),
-        T.RandomGrayscale(),
-        T.ToTensor(),
-        T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-    ]
-)
-EVALUATION = T.Compose([T.Resize((SIZE, SIZE)), T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
 
 def views(turns: int) -> list[Ratio]:

@@ -13,8 +13,9 @@ from ..algorithm import Problem
 from ..checkpoint import State
 from ..dataset import Domain
 from ..evaluate import accuracy
-from ..loaders import Draw, Loader
+from ..loaders import Loader
 from ..meter import Meter
+from ..stream import Draw
 from ..tasks import Pool
 from ..train import update
 from .ratio import Ratio, alternate

@@ -8,7 +8,7 @@ from torch import nn
 from ..errors import UsageError, unknown
 from ..views import IMAGENET_MEAN, IMAGENET_STD
 from .heads import projector
-from .layers import Featurizer
+from .layers import Featurizer, Given
 from .moco import MOCO
 from .moco import weights as moco_weights
 from .small import SMALL
@@ -27,6 +27,8 @@ def names() -> list[str]:
 def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
     """The network that ``problem.backbone`` names."""
     name = problem.backbone
+    if problem.frozen:
+        return Given(problem.input_shape[0], 0.0 if name in SMALL else hp["resnet_dropout"])
     if name in SMALL:
         if problem.pretrained != "none":
             raise UsageError(f"--backbone {name} has no pretrained weights; choose from: --pretrained none")

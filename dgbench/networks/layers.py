@@ -47,6 +47,17 @@ class Featurizer(nn.Module):
         return self
 
 
+class Given(Featurizer):
+    """Features (N, F, 1, 1) of a frozen backbone, computed before: flattened, and dropout."""
+
+    def __init__(self, n_outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.n_outputs, self.dropout = n_outputs, nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x.flatten(1))  # (N, F)
+
+
 class Tail(Featurizer):
     """A copy of a featurizer's stages from ``first`` on: (N, C, H, W) -> (N, n_outputs)."""
 

@@ -1,0 +1,144 @@
+"""What ``sweep launch`` and ``retry`` do: choose the runs that are theirs, have them done, tell how."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import launches, slurm_preflight, status
+from .errors import UsageError
+from .plan import plan
+from .spec import RunSpec
+from .status import states
+
+
+def launch_sweep(args: Any, runs: Sequence[RunSpec]) -> int:
+    """Execute what there is to do, and say how the sweep stands; returns the exit status."""
+    folder, started, slurm = args.output_dir, time.perf_counter(), args.launcher == "slurm"
+    launches.forget_unsubmitted(folder)
+    todo, queued = _todo(args, runs)
+    try:
+        if slurm and (todo or queued):
+            _submit(args, runs, todo, queued)
+        elif todo:
+            _execute(args, runs, todo)
+    except KeyboardInterrupt:
+        jobs = "; jobs go on: see `status`, `cancel`" if slurm else ""
+        print(f"\nstopped; the same command goes on with {folder}{jobs}")
+        return 130
+    print(status.text(folder, runs))
+    if slurm and args.no_wait:
+        print(f"{len(todo)} runs submitted; {folder}")
+        return 0
+    state = states(folder, runs)
+    print(f"{len(todo)} runs in {status.duration(time.perf_counter() - started)}; {folder}")
+    if "failed" in state.values():
+        print("run the same command with `retry` in place of `launch` to try the failed ones again")
+    return int(any(is_ != "done" for is_ in state.values()))
+
+
+def dry_run_text(args: Any, runs: Sequence[RunSpec]) -> str:
+    """The runs, their state and hyper-parameters, an estimate of the cost; of Slurm, what it would get."""
+    from .cost import seconds_per_run  # imports torch
+
+    state = states(args.output_dir, runs)
+    lines, missing = [], 0.0
+    for spec in runs:
+        hp, seconds = seconds_per_run(spec)
+        is_ = state[spec.run_id()]
+        missing += 0 if is_ == "done" else seconds
+        lines.append(f"{is_:8} {spec.run_id()}  {json.dumps(hp)}  about {status.duration(seconds)}")
+    left, workers = sum(is_ != "done" for is_ in state.values()), _workers(args)
+    duration = status.duration(missing / workers)
+    lines.append(f"{len(runs)} runs, {left} to do: about {duration} with {workers} workers here")
+    if args.launcher == "slurm":
+        lines += ["", _submitter(args).dry_run_text(_todo(args, runs)[0])]
+    return "\n".join(lines)
+
+
+def _todo(args: Any, runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
+    """launch: what has not ended; retry: what has failed. And what neither takes: what is queued already."""
+    folder = args.output_dir
+    tasks = launches.slurm_tasks(folder, status.ended(folder, runs))  # before states: they end in between
+    state = states(folder, runs)
+    wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
+    open_ = [spec for spec in runs if state[spec.run_id()] in wanted]
+    queued = [run for spec in open_ if (run := spec.run_id()) in tasks and not tasks[run].is_ending()]
+    if args.launcher == "slurm":  # a pool waits for another's runs and may do them; a job should not
+        queued += [run for launch in launches.living(folder) for run in launch.runs]
+    left_out = set(queued)
+    return [spec for spec in open_ if spec.run_id() not in left_out], queued
+
+
+def _submitter(args: Any) -> Any:
+    """After a look at the cluster; nothing is written."""
+    wanted = slurm_preflight.resources_from(args)
+    cluster = slurm_preflight.preflight(wanted)
+    try:
+        from .slurm import Submitter
+    except ImportError:
+        raise UsageError("--launcher slurm needs submitit: pip install 'dgbench[slurm]'") from None
+    from .launch import machine_from
+
+    return Submitter(args.output_dir.absolute(), machine_from(args), wanted, cluster)
+
+
+def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued: Sequence[str]) -> None:
+    submitter = _submitter(args)
+    from .launch import check  # imports torch
+
+    check(todo)
+    with _interruptible():
+        with _writing(args.output_dir):
+            _plan(args.output_dir, runs, todo)
+            launch = submitter.create()
+        submitter.launch(launch, todo, queued, wait=not args.no_wait)
+
+
+def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
+    from . import launch, pool  # import torch
+
+    launch.check(todo)
+    machine, folder = launch.machine_from(args), args.output_dir
+    how = launch.serial if args.launcher == "serial" else pool.pool
+    with ExitStack() as launched:
+        with _writing(folder):
+            _plan(folder, runs, todo)
+            launched.enter_context(launches.local(folder, args.launcher, [spec.run_id() for spec in todo]))
+        with _interruptible():
+            how(todo, folder, machine, _workers(args))
+
+
+def _plan(folder: Path, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
+    plan(folder, runs)
+    for spec in todo:
+        (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What is written before a launch."""
+    try:
+        yield
+    except OSError as error:
+        told = f"cannot write in {folder} ({error.strerror}); give another --output_dir"
+        raise UsageError(told) from None
+
+
+def _workers(args: Any) -> int:
+    from .launch import default_workers  # imports torch
+
+    return 1 if args.launcher == "serial" else args.workers or default_workers(args.device)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, which ``cancel`` sends, ends a launch as Ctrl-C does: workers first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,328 @@
+"""Many small runs as one program: ``--vectorize K`` in a sweep.
+
+Runs that differ in seeds and in hyper-parameters that are real numbers have networks of one shape. Their
+weights are stacked, (K, ...) each, and one ``vmap`` computes all losses; every run keeps its own optimizer,
+averages, records, folder and checkpoint, whose tensors are rows of the stacks. A batch stays a function of
+its own run's (spec, step), and so does dropout. A run's numbers equal those of the run alone within the
+rounding of float32.
+"""
+
+import copy
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from . import hparams, records, schedule
+from .algorithm import Algorithm, Batch, Logs
+from .build import check
+from .course import Course, opened
+from .machine import Machine
+from .spec import RunSpec
+from .train import run
+
+RTOL, OF_LARGEST = 1e-3, 1e-5
+"""How far a gradient may be from that of the run alone, at the first update: as a share of its own largest
+entry, and of that of all gradients (that of a bias in front of batch norm is rounding errors alone)."""
+
+
+class Unsuited(Exception):
+    """These runs cannot train as one program; the text says why, in a few words."""
+
+
+def groups(specs: Sequence[RunSpec], most: int) -> list[list[RunSpec]]:
+    """Resolved specs in groups of at most ``most`` that may train as one program, in the order given."""
+    found: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        found.setdefault(_kind(spec), []).append(spec)
+    return [alike[i : i + most] for alike in found.values() for i in range(0, len(alike), most)]
+
+
+def _kind(spec: RunSpec) -> str:
+    """Equal for runs that differ in seeds and real hyper-parameters alone."""
+    _, hp = check(spec)
+    fixed = {name: value for name, value in hp.items() if not isinstance(value, float)}
+    rest = replace(spec, trial_seed=0, seed=0, hparams_seed=0, hparams={})
+    return json.dumps([rest.to_dict(), fixed], sort_keys=True)
+
+
+def run_group(specs: Sequence[RunSpec], folder: Path, machine: Machine) -> None:
+    """Train runs that ``groups`` put together, each in its folder of ``folder``; alone where it must be.
+
+    A group that was killed goes on: runs whose checkpoints are of one step go on together.
+    """
+    reason = None
+    with ExitStack() as stack:
+        found = [stack.enter_context(opened(spec, folder / spec.run_id(), machine)) for spec in specs]
+        courses = sorted((c for c in found if c is not None), key=lambda course: course.first)
+        try:
+            for _, together in itertools.groupby(courses, lambda course: course.first):
+                _train(list(together))
+        except Unsuited as error:
+            reason = error
+    if reason is not None:
+        _tell(f"{specs[0].algorithm} on {specs[0].dataset} trains one run at a time: {reason}")
+        for spec in specs:
+            run(spec, folder / spec.run_id(), machine)
+
+
+@cache
+def _tell(text: str) -> None:
+    """Print a line, once per process."""
+    print(text, file=sys.stderr)
+
+
+def _train(courses: Sequence[Course]) -> None:
+    """The loop of ``train``, for all runs at once."""
+    spec, first = courses[0].run.spec, courses[0].first
+    assert spec.steps is not None
+    program = Program(courses)
+    evaluations = set(records.evaluation_steps(spec))
+    for step in range(first, spec.steps):
+        with courses[0].run.autocast():
+            program.update(step, checked=step == first)
+        if step in evaluations:
+            for course in courses:
+                course.evaluate(step)
+        if step in evaluations or courses[0].save_is_due():
+            for course in courses:
+                course.save(step)
+        if step in evaluations:
+            for course in courses:
+                course.state.meter.start()
+    for course in courses:
+        course.end()
+
+
+class Program:
+    """The losses of K runs as one function of stacked weights. The runs' own tensors become its rows."""
+
+    def __init__(self, courses: Sequence[Course]) -> None:
+        """``Unsuited`` where a method does more than a loss."""
+        self.courses = courses
+        self.algorithms = [course.run.algorithm for course in courses]
+        method = type(self.algorithms[0])
+        for member in ("update", "descend", "begin_epoch"):
+            if getattr(method, member) is not getattr(Algorithm, member):
+                raise Unsuited(f"its {member} is its own")
+        if courses[0].run.spec.compile:
+            raise Unsuited("its network is compiled")
+        self.template = copy.deepcopy(self.algorithms[0])
+        self.template._optims = []  # those of the runs; a method that resets them sets None
+        self.masks = Masks(self.template, self.algorithms)
+        self.params = _stack([dict(a.named_parameters()) for a in self.algorithms])
+        self.buffers = _stack([dict(a.named_buffers()) for a in self.algorithms])
+        for name, p in self.template.named_parameters():
+            self.params[name].requires_grad_(p.requires_grad)
+        self.hp = self._real_hyper_parameters()
+        for course in courses:
+            course.state.meter.sharing = len(courses)
+
+    def _real_hyper_parameters(self) -> dict[str, Tensor]:
+        """{name: (K,)} of those that differ."""
+        columns = {name: [a.hp[name] for a in self.algorithms] for name in self.algorithms[0].hp}
+        device = next(self.template.parameters()).device
+        return {
+            name: torch.tensor(values, device=device)
+            for name, values in columns.items()
+            if any(value != values[0] for value in values)
+        }
+
+    def update(self, step: int, checked: bool = False) -> None:
+        """One update of every run; checked: ``Unsuited`` if one has other gradients than it has alone."""
+        batches = [course.run.loader.batch(step) for course in self.courses]
+        alone = [copy.deepcopy(algorithm) for algorithm in self.algorithms] if checked else []
+        losses, logs, buffers = self._losses(batches, step)
+        losses.sum().backward()
+        with torch.no_grad():  # only now: batch norm's statistics are read by the backward pass
+            for name, stacked in self.buffers.items():
+                stacked.copy_(buffers[name])
+        for k, algorithm in enumerate(alone):
+            self._compare(k, algorithm, batches[k], step)
+        for k, course in enumerate(self.courses):
+            for p, stacked in zip(course.run.algorithm.parameters(), self.params.values(), strict=True):
+                p.grad = None if stacked.grad is None else stacked.grad[k]
+            schedule.apply(course.run.algorithm)
+            for optim in course.run.algorithm.optims:
+                optim.step()
+            own = {name: values[k] for name, values in logs.items()}
+            course.state.meter.add({"loss": losses[k].detach(), **own}, batches[k].images)
+            for averager in course.state.averagers.values():
+                averager.update(course.run.algorithm, step)
+        for stacked in self.params.values():
+            stacked.grad = None
+
+    def _losses(self, batches: Sequence[Batch], step: int) -> tuple[Tensor, Logs, dict[str, Tensor]]:
+        """(K,) losses and logs, and the buffers after the update."""
+        for algorithm in (self.template, *self.algorithms):
+            algorithm.step = step
+        self.masks.draw(batches[0], [self._seed(course, step) for course in self.courses])
+        one = vmap(self._loss, in_dims=(0, 0, 0, 0, 0, None))
+        try:
+            data = _stacked_fields(batches)
+            losses, logs, buffers = one(
+                self.params, self.buffers, self.hp, self.masks.drawn, data, batches[0]
+            )
+        except RuntimeError as error:  # a random number, a branch on a value, an operation without a rule
+            text = str(error)
+            raise Unsuited("it draws random numbers" if "random" in text else text.split(". ")[0]) from None
+        if self.template._optims is None:
+            self.template._optims = []
+            for algorithm in self.algorithms:
+                algorithm.reset_optimizers()
+        return losses, {name: values.detach() for name, values in logs.items()}, buffers
+
+    def _loss(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        hp: Mapping[str, Tensor],
+        masks: list[Tensor],
+        data: Mapping[str, Tensor],
+        batch: Batch,
+    ) -> tuple[Tensor, Logs, dict[str, Tensor]]:
+        """The loss of one run, its logs, and its buffers afterwards."""
+        self.template.hp = {**self.algorithms[0].hp, **hp}
+        self.masks.give(masks)
+        own = copy.copy(batch)
+        vars(own).update(data)
+        weights = {f"algorithm.{name}": value for name, value in (*params.items(), *buffers.items())}
+        loss, logs = functional_call(_Loss(self.template), weights, (own,))
+        return loss, logs, {name: weights[f"algorithm.{name}"] for name in buffers}
+
+    def _compare(self, k: int, alone: Algorithm, batch: Batch, step: int) -> None:
+        """``Unsuited`` if run k has other gradients or buffers than ``alone``, its copy from before."""
+        torch.manual_seed(self._seed(self.courses[k], step))
+        alone.step = step
+        alone.loss(batch)[0].backward()
+        pairs = [
+            (p.grad, None if stacked.grad is None else stacked.grad[k])
+            for p, stacked in zip(alone.parameters(), self.params.values(), strict=True)
+        ]
+        slack = OF_LARGEST * max(float(own.abs().max()) for own, _ in pairs if own is not None)
+        pairs += [(own, b[k]) for own, b in zip(alone.buffers(), self.buffers.values(), strict=True)]
+        if not all(_close(found, own, slack) for own, found in pairs):
+            raise Unsuited("its gradients come out differently")
+
+    @staticmethod
+    def _seed(course: Course, step: int) -> int:
+        return hparams.seed_hash(course.run.seed, step)
+
+
+class Masks:
+    """Dropout from each run's own generator, at its own rate: what ``torch.manual_seed`` gives it alone."""
+
+    def __init__(self, template: Algorithm, algorithms: Sequence[Algorithm]) -> None:
+        names = [name for name, module in template.named_modules() if type(module) is nn.Dropout]
+        self.rates: dict[str, list[float]] = {
+            name: [getattr(a.get_submodule(name), "p", 0.0) for a in algorithms] for name in names
+        }
+        self.rates = {name: rates for name, rates in self.rates.items() if any(rates)}
+        self.layers = {name: _Given() for name in self.rates}
+        for name, layer in self.layers.items():
+            parent, _, own = name.rpartition(".")
+            setattr(template.get_submodule(parent), own, layer)
+        self.template = template
+        self.inputs: dict[str, Tensor] = {}
+        self.drawn: list[Tensor] = []
+        if self.layers and next(template.parameters()).device.type != "cpu":
+            raise Unsuited("dropout draws other numbers on this device")
+
+    def draw(self, batch: Batch, seeds: Sequence[int]) -> None:
+        """One mask (K, ...) per layer for the coming update, in the order in which they are used."""
+        if not self.layers:
+            return
+        if not self.inputs:
+            self._look(batch)
+        rows = []
+        for k, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            rows.append([_mask(x, self.rates[name][k], generator) for name, x in self.inputs.items()])
+        self.drawn = [torch.stack(masks) for masks in zip(*rows, strict=True)]
+
+    def give(self, masks: Sequence[Tensor]) -> None:
+        for name, mask in zip(self.inputs, masks, strict=True):
+            self.layers[name].mask = mask
+
+    def _look(self, batch: Batch) -> None:
+        """What goes into each layer; a pass that changes nothing."""
+        seen: list[tuple[str, Tensor]] = []
+        for name, layer in self.layers.items():
+            layer.tell = lambda x, name=name: seen.append((name, x))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(self.template).loss(batch)
+        for layer in self.layers.values():
+            layer.tell = None
+        self.inputs = dict(seen)
+        if len(self.inputs) != len(seen):
+            raise Unsuited("a dropout layer is used twice")
+
+
+class _Given(nn.Module):
+    """Multiplies by a mask that was drawn before."""
+
+    mask: Tensor | None = None
+    tell: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.tell is not None:
+            self.tell(x)
+            return x
+        return x if self.mask is None else x * self.mask
+
+
+class _Loss(nn.Module):
+    """A method's loss as the forward pass, which ``functional_call`` wants."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        return self.algorithm.loss(batch)
+
+
+def _mask(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """As ``torch.dropout`` draws it on the CPU, which draws nothing at rates 0 and 1."""
+    if rate in (0.0, 1.0):
+        return torch.full_like(x, 1 - rate)
+    return torch.empty_like(x).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
+def _stack(modules: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """{name: (K, ...)}; the tensors become views of its rows."""
+    stacked = {name: torch.stack([tensors[name].detach() for tensors in modules]) for name in modules[0]}
+    for k, tensors in enumerate(modules):
+        for name, tensor in tensors.items():
+            tensor.data = stacked[name].detach()[k]
+    return stacked
+
+
+def _stacked_fields(batches: Sequence[Batch]) -> dict[str, Tensor]:
+    """{field: (K, ...)}: what differs from run to run. Domains of rows are the same for all."""
+    names = [f.name for f in fields(Batch) if f.name not in ("d", "ud")]
+    first = {name: getattr(batches[0], name) for name in names}
+    return {
+        name: torch.stack([getattr(batch, name) for batch in batches])
+        for name, value in first.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _close(found: Tensor | None, own: Tensor | None, slack: float) -> bool:
+    """Whether two tensors agree up to rounding, on the scale of the largest entry."""
+    if found is None or own is None:
+        return found is own
+    if not own.numel():
+        return True
+    own, found = own.detach().double(), found.detach().double()
+    return bool((found - own).abs().max() <= RTOL * own.abs().max() + slack)
