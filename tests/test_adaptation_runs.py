@@ -15,9 +15,9 @@ from dgbench import collect_results, sweep
 from dgbench.dataset import Dataset, Domain
 from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.evidence import LABEL_FREE
+from dgbench.plan import plan
 from dgbench.records import read_lines
 from dgbench.spec import RunSpec
-from dgbench.plan import plan
 from dgbench.sweep import grid
 from dgbench.train import run
 
