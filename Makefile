@@ -6,6 +6,7 @@ HPARAMS  ?= 1
 STEPS    ?=
 DATA     ?=
 TABLE    ?=
+BASELINE ?=
 OUT      ?= runs/$(or $(TABLE),$(subst $() $(),+,$(strip $(DATASET))))
 LAUNCHER ?= pool
 AVERAGING ?=
@@ -22,7 +23,7 @@ export DATA
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
-	@echo 'variables: ALGO DATASET TRIALS HPARAMS STEPS TABLE DATA OUT LAUNCHER AVERAGING ARGS (passed on as it is)'
+	@echo 'variables: ALGO DATASET TRIALS HPARAMS STEPS TABLE BASELINE DATA OUT LAUNCHER AVERAGING ARGS (passed on as it is)'
 
 # Made again when the dependencies change; a second call installs nothing.
 $(VENV)/.installed: setup.cfg
@@ -69,8 +70,8 @@ format: $(VENV)/.installed  ## format and fix the code
 chaos: $(VENV)/.installed  ## 200 kill -9 and other faults over a sweep by pools; its table must not change
 	$(PY) tests/chaos.py $(ARGS)
 
-bench: $(VENV)/.installed  ## the cost of the harness, as ratios
-	$(PY) -m dgbench.bench $(ARGS)
+bench: $(VENV)/.installed  ## the cost of the harness, as ratios; BASELINE=FILE.json: mark what got worse
+	$(PY) -m dgbench.bench $(if $(BASELINE),--baseline '$(BASELINE)') $(ARGS)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

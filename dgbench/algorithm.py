@@ -35,6 +35,7 @@ class Problem:
     pretrained: str = "none"
     freeze_bn: bool = False
     frozen: bool = False  # the input is features of the frozen backbone, (F, 1, 1)
+    class_names: tuple[str, ...] = ()  # where the data set has them
 
     @property
     def num_unlabelled(self) -> int:
@@ -185,16 +186,25 @@ class Algorithm(nn.Module):
         """The run's optimizer with its learning rate and weight decay: Adam unless it says otherwise."""
         lr, decay = self.hp["lr"] if lr is None else lr, self.hp["weight_decay"]
         if self.hp["optimizer"] == "adamw":
-            return torch.optim.AdamW(params, lr=lr, weight_decay=decay)
+            return torch.optim.AdamW(params, lr=lr, weight_decay=decay, fused=self._fused)
         if self.hp["optimizer"] == "sgd":
-            momentum, nesterov = self.hp["momentum"], self.hp["nesterov"]
-            return torch.optim.SGD(params, lr=lr, weight_decay=decay, momentum=momentum, nesterov=nesterov)
+            own = {"momentum": self.hp["momentum"], "nesterov": self.hp["nesterov"]}
+            return torch.optim.SGD(params, lr=lr, weight_decay=decay, fused=self._fused, **own)
         return self.adam(params, lr)
 
     def adam(self, params: Any, lr: float | None = None, **kwargs: Any) -> torch.optim.Optimizer:
         """Adam with (L2) weight decay, as DomainBed uses it; adversaries keep it whatever the run's is."""
         kwargs.setdefault("weight_decay", self.hp["weight_decay"])
-        return torch.optim.Adam(params, lr=self.hp["lr"] if lr is None else lr, **kwargs)
+        return torch.optim.Adam(params, lr=self.hp["lr"] if lr is None else lr, fused=self._fused, **kwargs)
+
+    @property
+    def _fused(self) -> bool:
+        """Whether torch's fused optimizers, several times as fast, are safe: gradients are from ``backward``.
+
+        On a CPU they read a weight and its gradient as flat memory; only ``backward`` gives both one layout.
+        """
+        plain = type(self).update is Algorithm.update and type(self).descend is Algorithm.descend
+        return plain and next(self.parameters()).device.type in ("cpu", "cuda")
 
     @property
     def optims(self) -> list[torch.optim.Optimizer]:

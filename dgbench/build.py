@@ -106,7 +106,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
         shape, size, mean_std = (split.training[0].domain.images.shape[-1], 1, 1), 1, None
     draws = _draws(spec, method, hp, dataset, split)
     steps_per_epoch = _steps_per_epoch(spec, *draws)
-    problem = _problem(spec, split, dataset.num_classes, shape, steps_per_epoch)
+    problem = _problem(spec, split, dataset, shape, steps_per_epoch)
     torch.manual_seed(hparams.seed_hash(seed, "weights"))
     algorithm = method(problem, hp)
     if spec.pretrained != "none" and not weights:
@@ -150,13 +150,13 @@ def _steps_per_epoch(spec: RunSpec, labelled: Draw, unlabelled: Draw | None) -> 
 
 
 def _problem(
-    spec: RunSpec, split: Split, num_classes: int, shape: tuple[int, int, int], steps_per_epoch: float
+    spec: RunSpec, split: Split, dataset: Dataset, shape: tuple[int, int, int], steps_per_epoch: float
 ) -> Problem:
     assert spec.backbone and spec.pretrained and spec.steps
     sizes = tuple(map(len, split.labelled)), tuple(map(len, split.unlabelled))
     return Problem(
         input_shape=shape,
-        num_classes=num_classes,
+        num_classes=dataset.num_classes,
         num_domains=len(sizes[0] or sizes[1]),
         num_steps=spec.steps,
         steps_per_epoch=max(1, int(steps_per_epoch)),
@@ -166,6 +166,7 @@ def _problem(
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),
         frozen=spec.frozen,
+        class_names=dataset.class_names(),
     )
 
 

@@ -20,7 +20,7 @@ from . import averaging, files, lease, live, records, registry, retrieval
 from .build import Built, build
 from .checkpoint import State
 from .errors import UsageError
-from .evaluate import accuracy, pseudo_labels
+from .evaluate import PSEUDO_LABELLED, accuracy, pseudo_labels
 from .lease import Lease
 from .machine import Machine, peak_memory_gb
 from .meter import Meter
@@ -153,7 +153,7 @@ def evaluate(run: Built) -> dict[str, float]:
         scored: list[tuple[Callable[..., dict[str, float]], dict[str, Pool]]] = [
             (accuracy, {part: pool for part, pool in run.split.evaluated.items() if part not in hidden}),
             (partial(accuracy, label_free=True), {part: run.split.evaluated[part] for part in hidden}),
-            (pseudo_labels, run.split.pseudo),
+            (pseudo_labels, {part: pool.sample(PSEUDO_LABELLED) for part, pool in run.split.pseudo.items()}),
         ]
         return {
             f"{part}/{name}": value

@@ -108,6 +108,10 @@ class Dataset:
         """The images of a domain, before anything is decoded; data sets of image files know."""
         raise UsageError(f"the images of {cls.__name__} are not counted before they are made; give --steps")
 
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in words, in the order of the labels; empty where they have none."""
+        return ()
+
     def load(self, names: Sequence[str]) -> list[Domain]:
         """The named domains, decoded. ``UsageError`` names what is missing or damaged."""
         raise NotImplementedError

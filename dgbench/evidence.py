@@ -31,7 +31,7 @@ def evidence(kind: str, keys: Keys | None, done: Sequence[Run]) -> Evidence:
 
     kind: "validation", the parts that a run names so; "oracle", the target's "out" part; "left_out", each
     source's "in" part in the run that holds it out beside the target; "metrics", what ``keys`` names;
-    "test", both directions of retrieval by their first P@k.
+    "test", the target's labelled parts; of retrieval, both directions by their first P@k.
     """
     if kind == "test":
         return lambda run, rows: {
@@ -66,10 +66,9 @@ def _parts(run: Run, kind: str) -> Sequence[str]:
 
 
 def _first(run: Run, part: str) -> str:
+    """The column with a part's score; of retrieval, where a run has several, its first P@k."""
     found = [name for name in run.columns.names if name.startswith(f"{part}/P@")]
-    if not found:
-        raise UsageError(f"{run.name} has no P@k, which the rule reads; it is of --task retrieval")
-    return found[0]
+    return found[0] if found else f"{part}/{metric(run)}"
 
 
 class _LeftOut:

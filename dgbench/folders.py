@@ -70,6 +70,9 @@ class FolderDataset(Dataset):
         ]  # all, before anything is decoded
         return [self._domain(root, name, *images) for name, images in zip(names, listed, strict=True)]
 
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._classes(self.root(self.data_dir)))
+
     def image_names(self, domain: Domain) -> list[str]:
         """Paths below ``root``: "domain/class/image.jpg"."""
         root = self.root(self.data_dir)

@@ -1,16 +1,15 @@
 """What there is: ``python -m dgbench.list [algorithms|datasets|tasks|sweeps] [NAME]``."""
 
-import ast
 import inspect
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from . import flags, hparams, registry, sweep, tasks
 from .errors import exit_on_usage_error, unknown
+from .registry import docstring
 
 SHORT = {
     "domain_generalization": "DG",
@@ -27,15 +26,15 @@ def rows(kind: str) -> list[tuple[str, str]]:
     if kind == "tasks":
         return [(name, _first_line(inspect.getdoc(task))) for name, task in tasks.TASKS.items()]
     if kind == "sweeps":
-        return [(name, _first_line(_docstring(sweep.SWEEPS / f"{name}.py"))) for name in sweep.names()]
-    return [(name, _first_line(_docstring(registry.source(kind, name)))) for name in registry.names(kind)]
+        return [(name, _first_line(docstring(sweep.SWEEPS / f"{name}.py"))) for name in sweep.names()]
+    return [(name, _first_line(docstring(registry.source(kind, name)))) for name in registry.names(kind)]
 
 
 def method_table() -> str:
     """All methods as a markdown table: name, title, paper, arXiv id, tasks; the README holds it."""
     table = []
     for name in registry.names("algorithms"):
-        text = _docstring(registry.source("algorithms", name))
+        text = docstring(registry.source("algorithms", name))
         title = re.fullmatch(r"\w+: (?P<title>.+) \((?P<paper>.+)\)\.", text.split("\n")[0])
         assert title is not None, (
             f"the first line of {name}'s docstring is not 'Name: Title (Authors, VENUE YEAR).'"
@@ -57,8 +56,8 @@ def describe(kind: str, name: str) -> str:
     if kind == "tasks":
         return inspect.getdoc(tasks.TASKS[name]) or ""
     if kind == "sweeps":
-        return _docstring(sweep.SWEEPS / f"{name}.py")
-    text = _docstring(registry.source(kind, name))
+        return docstring(sweep.SWEEPS / f"{name}.py")
+    text = docstring(registry.source(kind, name))
     cls: Any = registry.find(kind, name)
     if kind == "datasets":
         return f"{text}\n\ndomains: {', '.join(cls.domains)}\nclasses: {cls.num_classes}\nsteps: {cls.steps}"
@@ -70,10 +69,6 @@ def describe(kind: str, name: str) -> str:
         for key, (default, range_) in hparams.SHARED.items()
     ]
     return f"{text}\n\ntasks: {', '.join(cls.tasks)}\nhyper-parameters:\n" + "\n".join(lines)
-
-
-def _docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 def _first_line(text: str | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .ahead import Ahead
 from .algorithm import Batch
+from .networks.memory import Memo
 from .stream import UNLABELLED, Draw, Stream, gather, labels_of, moved
 from .tasks import Pool, Split
 from .views import VIEWS, Normalize
@@ -43,6 +44,7 @@ class Loader:
             for name, draw in draws.items()
             if draw and draw.pools
         }
+        self.memos: dict[int, tuple[Pool, Memo]] = {}
         ahead = workers and not any(stream.resident for stream in self.streams.values())
         self.prepared = Ahead(self._prepare, workers) if ahead else self._prepare
 
@@ -109,3 +111,8 @@ class EpochPool:
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.loader.images(self.pool)
+
+    @property
+    def memo(self) -> Memo:
+        """What is remembered of these images, with or without their labels."""
+        return self.loader.memos.setdefault(id(self.pool.indices), (self.pool, Memo()))[1]

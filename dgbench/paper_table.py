@@ -6,7 +6,6 @@ NAME is a file of ``sweeps/``. Flags that are not named here go to ``dgbench.swe
 again goes on where the last one stopped.
 """
 
-import ast
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def about(name: str) -> str:
     """What a sweep's file says of its table, protocol and cost."""
     path = Path(name) if name.endswith(".py") else sweep.SWEEPS / f"{name}.py"
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+    return registry.docstring(path) or name
 
 
 def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:

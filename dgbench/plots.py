@@ -1,7 +1,9 @@
-"""Pictures of a trained run: ``python -m dgbench.plots latent RUN``.
+"""Pictures of a run: ``python -m dgbench.plots latent RUN``.
 
 latent: the latent space in two dimensions (t-SNE), a picture for each part that the run is evaluated on.
-Colour = class; circle = classified right, cross = wrong. Written as PNG and SVG.
+Colour = class; circle = classified right, cross = wrong. PNG and SVG.
+pseudo: accuracy and keep rate of the pseudo-labels over the updates, a curve for each source. PNG and SVG.
+gallery: for a run of retrieval, some queries and what they retrieve, green = right, red = wrong. PNG.
 """
 
 import json
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import flags, registry
+from . import flags, galleries, pseudo_curves, registry
 from .build import Built, build
 from .errors import UsageError, exit_on_usage_error, unknown
 from .machine import Machine
@@ -134,13 +136,14 @@ def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = flags.Parser(prog="python -m dgbench.plots", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("picture", choices=("latent",))
+    parser.add_argument("picture", choices=("latent", "pseudo", "gallery"))
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--parts", nargs="*", default=[], help="e.g. test/all; default: every evaluated part")
     parser.add_argument("--layer", choices=LAYERS, default="features", help="maps: the last feature map")
     parser.add_argument("--weights", default="raw", help="kind of weights: raw, swad ...")
     parser.add_argument("--images", type=int, default=2000, help="at most so many of a part")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of t-SNE")
+    parser.add_argument("--queries", type=int, default=8, help="lines of a gallery")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, and of t-SNE")
     parser.add_argument("--output_dir", type=Path, help="default: each run's own folder")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
@@ -151,10 +154,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in machine.plugin:
         registry.load_plugin(path)
     for folder in args.runs:
-        run = load(folder, machine, args.weights)
         to = folder if args.output_dir is None else args.output_dir / folder.resolve().name
-        for path in pictures(run, to, args.parts, args):
-            print(path)
+        if args.picture == "pseudo":
+            made = save(pseudo_curves.draw(pseudo_curves.read(folder), folder.resolve().name), to / "pseudo")
+        elif args.picture == "gallery":
+            made = galleries.pictures(load(folder, machine, args.weights), to, args.queries, seed=args.seed)
+        else:
+            made = pictures(load(folder, machine, args.weights), to, args.parts, args)
+        print(*made, sep="\n")
     return 0
 
 

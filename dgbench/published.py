@@ -55,23 +55,27 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
     cells: dict[_Key, dict[str, Cell]] = {}
     metric = table.settings.get("metric", "accuracy")
     dataset, headings = _names(table.dataset)
+    averages = verdicts.averages(path.parent, path.stem)
+    backbone = table.settings.get("backbone")
     for line in _read(path):
         about = (line["dataset"], line["task"], line["metric"])
-
         other_rule = line["table"] in RULES and line["table"] != table.rule.name
-        if about == (dataset, table.task, metric) and not other_rule:
+        other_backbone = averages.get(line["column"], backbone) != backbone
+        if about == (dataset, table.task, metric) and not other_rule and not other_backbone:
             key = _Key(line["paper"], line["table"], line["method"])
             column = ">".join(headings.get(side.lower(), side) for side in line["column"].split(">"))
+            column = "Avg" if line["column"] in averages else column
             cells.setdefault(key, {})[column] = _cell(line["value"], line["spread"])
     rows = []
+    everywhere = {column for found in cells.values() for column in found} - {"Avg"}
     for key, found in cells.items():
-        ours = [found.get(column, Cell()) for column in table.columns]
-        if any(cell.printed for cell in ours):
-            # an average over other columns than ours would mislead
-            same = set(found) - {"Avg"} == set(table.columns)
-            average = found.get("Avg", Cell()) if same else Cell()
+        theirs = [found.get(column, Cell()) for column in table.columns]
+        # an average over other columns than ours would mislead
+        same = (set(found) - {"Avg"} or everywhere) == set(table.columns)
+        average = found.get("Avg", Cell()) if same else Cell()
+        if any(cell.printed for cell in (*theirs, average)):
             source = _short(key.paper)
-            rows.append((Row(f"{key.method}, published ({source})", ours, source, average), key))
+            rows.append((Row(f"{key.method}, published ({source})", theirs, source, average), key))
     return rows
 
 

@@ -3,6 +3,7 @@
 Names are compared without case. A file whose name begins with ``_`` is no entry.
 """
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -63,6 +64,11 @@ def source(folder: str, name: str) -> Path:
     if key in _plugins.get(folder, {}):
         return Path(inspect.getfile(_plugins[folder][key]))
     return PACKAGE / folder / f"{key}.py"
+
+
+def docstring(path: Path) -> str:
+    """What a file says of itself; nothing is imported."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from .loaders import EpochPool
 from .networks.memory import embeddings
 
 if TYPE_CHECKING:
@@ -26,14 +27,22 @@ SIMILARITIES = {"cpu": 2**20, "cuda": 2**25}
 
 def evaluate(run: "Built") -> dict[str, float]:
     """{"A>B/metric": share}: images of domain A retrieve those of their class in domain B, and back."""
-    found = {}
-    for pool in run.split.evaluated.values():
-        labels = torch.from_numpy(pool.labels).to(run.device)
-        found[pool.domain.name] = embeddings(run.algorithm, run.loader.images(pool)), labels
+    found = embedded(run)
     return {
         f"{a}>{b}/{name}": value
         for a, b in permutations(found, 2)
         for name, value in scores(*found[a], *found[b], run.dataset.ks).items()
+    }
+
+
+def embedded(run: "Built") -> dict[str, tuple[Tensor, Tensor]]:
+    """{domain: embeddings (n, F) and classes (n,) of the images that are scored}."""
+    return {
+        pool.domain.name: (
+            embeddings(run.algorithm, EpochPool(run.loader, pool)),
+            torch.from_numpy(pool.labels).to(run.device),
+        )
+        for pool in run.split.evaluated.values()
     }
 
 

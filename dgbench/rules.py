@@ -80,8 +80,9 @@ RULES = {
         Rule(
             "oracle_epoch",
             "best evaluation by test labels (oracle epoch)",
-            "Checkpoint and hyper-parameters are those with the best mean over both directions of the first "
-            "P@k, as in UCDIR's code: test labels were used.",
+            "Checkpoint and hyper-parameters are those with the best score on the target's labels (of "
+            "retrieval, the mean over both directions of the first P@k), as in the code of UCDIR and of the "
+            "Transfer-Learning-Library: test labels were used.",
             best,
             evidence="test",
         ),

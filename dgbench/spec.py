@@ -54,6 +54,7 @@ class RunSpec:
     split: str = _flag("official", f"retrieval: one of {', '.join(SPLITS)}; images scored on")
     frozen: bool = _flag(False, "train on features of the frozen backbone, computed once; no augmentation")
     compile: bool = _flag(False, "compile the network; other rounding, and minutes at the start")
+    max_images: int = _flag(0, "retrieval: most images of a domain in training and in scoring; 0: all")
     precision: str = _flag("float32", f"one of: {', '.join(PRECISIONS)}")
 
     def resolved(self, data_dir: Path | None = None) -> "RunSpec":
@@ -102,6 +103,11 @@ class RunSpec:
             raise UsageError(f"--holdout_fraction {self.holdout_fraction} is not between 0 and 1")
         if self.labels_per_class < 1:
             raise UsageError(f"--labels_per_class {self.labels_per_class} must be at least 1")
+        if self.max_images < 0 or (self.max_images and self.task != "retrieval"):
+            raise UsageError(
+                f"--max_images {self.max_images} has no meaning here; choose from: 0, and with "
+                "--task retrieval any positive number"
+            )
         if self.hparams_seed < 0 or self.trial_seed < 0:
             raise UsageError("--trial_seed and --hparams_seed must not be negative")
 

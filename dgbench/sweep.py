@@ -7,6 +7,7 @@ Instead of flags, a file of ``sweeps/`` names the runs of a paper's table.
 
 import importlib.util
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,11 @@ def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
     module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return [spec.resolved(data_dir) for spec in module.runs(data_dir)]
 
 

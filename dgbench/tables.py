@@ -175,6 +175,8 @@ def _scored(group: Group) -> str:
     seen = group.settings.get("split", "official") == "official"
     images = "the images trained on" if seen else 'the "out" parts, images never trained on'
     what = "images of the first domain retrieve those of their class in the second"
+    limit = group.settings.get("max_images", 0)
+    images += f", {limit:,} random ones of a domain" if limit else ""
     return f"{group.settings['metric']} in percent: {what}; {images}."
 
 
@@ -184,7 +186,9 @@ def _partial(rows: Sequence[Row]) -> bool:
 
 def _training(settings: Mapping[str, Any]) -> list[str]:
     told = {name: value for name, value in settings.items() if value is not None}
+    few = told["task"] == "semi_supervised" and "labels_per_class" in told
     words = [
+        f"{told['labels_per_class']} labels per class and source domain" if few else "",
         f"{told['steps']} updates" if "steps" in told else "",
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",

@@ -39,6 +39,10 @@ class Pool:
         """The images at ``rows`` of this pool."""
         return replace(self, indices=self.indices[rows], labels=_some(self.labels, rows))
 
+    def sample(self, count: int) -> "Pool":
+        """At most ``count`` images, always the same random ones."""
+        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:count]))
+
 
 @dataclass(frozen=True)
 class Split:
@@ -159,25 +163,27 @@ def retrieval(spec: "RunSpec", dataset: Dataset, envs: Sequence[str]) -> Split:
     """Train on two domains without labels; each image of one retrieves those of its class in the other.
 
     ``--test_envs`` names the pair. Both directions are scored: on the images that were trained on
-    (``--split official``, as published), or on each domain's "out" part (``--split held_out``).
+    (``--split official``, as published), or on each domain's "out" part (``--split held_out``). Of larger
+    pools, ``--max_images`` random ones, drawn by the trial.
     """
     pair = list(spec.test_envs)
     if len(pair) != 2:
         choices = ", ".join(f"{i}={name}" for i, name in enumerate(envs))
         raise UsageError(f"retrieval needs two domains as --test_envs; choose two from: {choices}")
-    trained, scored = [], {}
+    trained: list[Pool] = []
+    scored: dict[str, Pool] = {}
     for domain in dataset.load(pair):
         env = envs.index(domain.name)
         if spec.split == "held_out":
-            own, part = _in_and_out(spec, domain, env), "out"
+            inside, outside = (_few(pool, spec) for pool in _in_and_out(spec, domain, env))
+            scored[f"{domain.name}/out"] = outside
         else:
-            own, part = (_everything(domain, env),) * 2, "all"
-        trained.append(own[0].without_labels())
-        scored[f"{domain.name}/{part}"] = own[1]
+            inside = scored[f"{domain.name}/all"] = _few(_everything(domain, env), spec)
+        trained.append(inside)
     directions = [f"{a}>{b}" for a, b in (pair, pair[::-1])]
     return Split(
         labelled=(),
-        unlabelled=tuple(trained),
+        unlabelled=tuple(pool.without_labels() for pool in trained),
         evaluated=scored,
         parts={"validation": [], "test": directions, "oracle": directions},
     )
@@ -238,6 +244,12 @@ def sources_and_targets(spec: "RunSpec", envs: Sequence[str]) -> tuple[list[str]
 
 def _everything(domain: Domain, env: int) -> Pool:
     return Pool(domain, env, np.arange(len(domain)), domain.labels)
+
+
+def _few(pool: Pool, spec: "RunSpec") -> Pool:
+    """At most ``--max_images`` of a pool, in its order."""
+    order = np.random.default_rng((spec.trial_seed, pool.env)).permutation(len(pool))
+    return pool.take(np.sort(order[: spec.max_images])) if spec.max_images else pool
 
 
 def _some(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

@@ -15,6 +15,8 @@ from .formats import Cell, Row, Table
 
 FIELDS = ("steps", "backbone", "pretrained", "freeze_bn", "draws", "selection")
 """What must agree. Methods and averaging are matched before: they decide which rows are compared."""
+IF_TOLD = ("labels_per_class",)
+"""What must agree too, but means nothing for most papers."""
 REMARKED = ("checkpoint_freq",)
 """What is told where it differs, and no more."""
 FILE = "protocols.json"
@@ -29,7 +31,7 @@ class Protocol:
     averaging: str | None
     trials: int | None
     spread: str | None
-    facts: Mapping[str, Any]  # {name of FIELDS: its value}; "hparams": those that must agree
+    facts: Mapping[str, Any]  # {name of FIELDS and the like: its value}; "hparams": those that must agree
 
     def differs(self, table: Table, row: Row) -> tuple[list[str], list[str], list[str]]:
         """(what differs, what either side leaves open, what is only remarked), in words."""
@@ -37,21 +39,26 @@ class Protocol:
         differing: list[str] = []
         unknown: list[str] = []
         remarked: list[str] = []
-        for name in FIELDS + REMARKED:
+        for name in FIELDS + IF_TOLD + REMARKED:
             theirs, own = self.facts.get(name), ours.get(name)
             if theirs is None or own is None:
                 if name in FIELDS:
                     unknown.append(name)
             elif own not in (theirs if isinstance(theirs, list) else [theirs]):
                 there = " or ".join(theirs) if isinstance(theirs, list) else theirs
-                (differing if name in FIELDS else remarked).append(f"{name} {there} there, {own} here")
+                (remarked if name in REMARKED else differing).append(f"{name} {there} there, {own} here")
         if ours.get("frozen"):
             differing.append("the backbone is trained there, frozen here")
-        own_hparams = json.loads(row.runs[0].hparams)
-        for name, value in self.facts.get("hparams", {}).items():
-            if own_hparams.get(name) != value:
-                differing.append(f"{name} {value} there, {own_hparams.get(name, 'unknown')} here")
-        return differing, unknown, remarked
+        return differing + self.other_hparams(row), unknown, remarked
+
+    def other_hparams(self, row: Row) -> list[str]:
+        """The hyper-parameters that must agree and do not, in words."""
+        ours = json.loads(row.runs[0].hparams)
+        return [
+            f"{name} {value} there, {ours.get(name, 'unknown')} here"
+            for name, value in self.facts.get("hparams", {}).items()
+            if ours.get(name) != value
+        ]
 
 
 def protocol(folder: Path, stem: str, method: str, dataset: str, table: str) -> Protocol:
@@ -80,6 +87,11 @@ def remarks(folder: Path, stem: str) -> list[str]:
     return _read(folder / FILE).get(stem, {}).get("remarks", [])
 
 
+def averages(folder: Path, stem: str) -> Mapping[str, str]:
+    """{column of a paper that is an average over the table's columns: the backbone that it belongs to}."""
+    return _read(folder / FILE).get(stem, {}).get("averages", {})
+
+
 @cache
 def _read(path: Path) -> Mapping[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -88,11 +100,13 @@ def _read(path: Path) -> Mapping[str, Any]:
 def judge(
     table: Table, ours: Sequence[Row], theirs: Row, known: Protocol
 ) -> tuple[list[Row], list[tuple[str, str]]]:
-    """A row of verdicts for each of our rows that a published row speaks of; (pair, protocol) in words."""
+    """A row of verdicts for each of our rows that a published row speaks of; (pair, protocol) in words.
+
+    Where some of them have its hyper-parameters, as in an ablation, it speaks of these alone.
+    """
     rows, notes = [], []
-    for row in ours:
-        if not _same_method(row, known):
-            continue
+    same = [row for row in ours if _same_method(row, known)]
+    for row in [row for row in same if not known.other_hparams(row)] or same:
         differing, unknown, remarked = known.differs(table, row)
         cells = [
             _verdict(own, cell, known, bool(differing))

@@ -9,6 +9,7 @@ import torch
 from golden_vectors import Case, cases, close
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.flop_counter import FlopCounterMode
 
 from dgbench import registry
 from dgbench.algorithm import Algorithm, Batch, Problem
@@ -16,6 +17,8 @@ from dgbench.algorithms.scale import CONTRASTS
 from dgbench.dataset import Dataset
 from dgbench.hparams import resolve
 from dgbench.losses.alignment import multi_kernel_mmd
+from dgbench.losses.class_statistics import ClassStatistics
+from dgbench.losses.semantic_contrast import class_contrast
 
 torch.set_num_threads(1)
 PROBLEM = Problem((1, 8, 8), 4, 1, 100, 10, (50,), (50,), "digits_cnn")
@@ -268,6 +271,17 @@ def test_scale_begins_its_contrast_after_the_warm_up() -> None:
         algorithm.update(batch())
         gradients.append(sum(float(p.grad.abs().sum()) for p in algorithm.projection.parameters()))
     assert gradients[0] == 0 < gradients[1]
+
+
+def test_the_contrast_is_cheap_beside_a_resnet50() -> None:
+    """DistCL with full covariances, 65 classes x 128 dimensions, 32 + 32 images: operations of an update."""
+    statistics, y = ClassStatistics(65, 128, full=True), torch.arange(64)
+    q = torch.randn(64, 128, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        statistics.update(q.detach()[:32], y[:32])
+        class_contrast(q, y, statistics.mean, statistics.covariance).mean().backward()
+    resnet50 = 64 * 3 * 2 * 4.1e9  # 4.1e9 multiply-adds an image forwards, twice that backwards
+    assert 65 * 64 * 128**2 < counter.get_total_flops() < 0.001 * resnet50
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -44,6 +44,7 @@ def test_the_method_repels_the_rows_that_it_keeps(case: Case, negatives: str) ->
     label, mask = case.x("label"), case.x("mask")
     classes = max(4, int(label.max()) + 1)
     chosen = {"fixclr_negatives": negatives, "fixclr_temperature": case.hp["tau"], "fixclr_labelled": False}
+    chosen["fixclr_features"] = "backbone"
     algorithm = build("FixCLR", 3, classes, **chosen)
     feat, rows = case.x("feat", True), batch(domains=3)
     seen = algorithm.see(rows)
@@ -100,7 +101,7 @@ def test_limits() -> None:
 @pytest.mark.parametrize("base", BASES)
 def test_on_top_of_any_base(base: str) -> None:
     """Without its weight the composition is the base, in values, gradients and states; with it, it is not."""
-    alone, on_top = build(base), build("FixCLR", base=base, fixclr_weight=0.0)
+    alone, on_top = build(base), build("FixCLR", base=base, fixclr_weight=0.0, fixclr_features="backbone")
     assert isinstance(on_top, FixCLR) and isinstance(on_top, type(alone))
     assert on_top.state_dict().keys() == alone.state_dict().keys()
     on_top.load_state_dict(alone.state_dict())

@@ -1,15 +1,17 @@
 """Pictures of trained runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dgbench import course, plots, train
+from dgbench import course, load, plots, pseudo_curves, rules, tables, train
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
+from dgbench.report import drawings
 from dgbench.spec import RunSpec
 
 pytest.importorskip("matplotlib", reason="matplotlib is an extra")
@@ -108,3 +110,54 @@ def test_few_images_are_enough_for_tsne() -> None:
     z = np.random.RandomState(0).rand(5, 3).astype(np.float32)
     assert plots.in_two_dimensions(z).shape == (5, 2)
     assert (plots.in_two_dimensions(z) == plots.in_two_dimensions(z)).all()
+
+
+# pseudo-labels
+
+
+@pytest.fixture(scope="module")
+def labelling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for algorithm in ("FixMatch", "ERM"):
+        spec = RunSpec("RotatedDigits", algorithm, "semi_supervised", ("75",), averaging=("ema",))
+        spec = replace(spec, steps=9, checkpoint_freq=4, hparams={"batch_size": 8})
+        train.run(spec, folder / algorithm, CPU)
+    return folder
+
+
+def test_the_curves_are_those_of_the_records(labelling: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curves = pseudo_curves.read(labelling / "FixMatch")
+    lines = [json.loads(t) for t in (labelling / "FixMatch" / "results.jsonl").read_text().splitlines()]
+    raw = [line for line in lines if line["weights"] == "raw"]
+    assert list(curves) == ["0", "15", "30", "45", "60"] and len(raw) == 3 < len(lines)
+    for name in ("keep", "pseudo_acc"):
+        steps, values = curves["15"][name]
+        assert steps == [line["step"] for line in raw]
+        assert values == pytest.approx([100 * line["metrics"][f"15/unlabelled/{name}"] for line in raw])
+    left, right = pseudo_curves.draw(curves, "title").axes
+    assert [len(line.get_xdata()) for line in right.lines] == [3] * 5
+    assert list(left.lines[0].get_ydata()) == pytest.approx(curves["0"]["pseudo_acc"][1])
+
+    assert plots.main(["pseudo", str(labelling / "FixMatch")]) == 0
+    assert all(Path(path).stat().st_size > 1000 for path in capsys.readouterr().out.split())
+    assert {p.name for p in (labelling / "FixMatch").glob("pseudo.*")} == {"pseudo.png", "pseudo.svg"}
+
+
+def test_the_report_draws_pseudo_labels(labelling: Path) -> None:
+    def data(folder: Path) -> list[dict]:
+        (table,) = tables.build(load.load(folder), rules.make(rules.DEFAULT))
+        return [row for d in drawings.of_table(table) if d.title == "Pseudo-labels." for row in d.data]
+
+    curves = pseudo_curves.read(labelling / "FixMatch")
+    told = [(row["method"], row["part"], row["accuracy"]) for row in data(labelling)]
+    assert {method for method, _, _ in told} == {"FixMatch", "FixMatch + EMA"}
+    shown = [value for method, part, value in told if (method, part) == ("FixMatch", "keep")]
+    expected = np.mean([own["keep"][1] for own in curves.values()], axis=0)
+    assert shown == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_run_without_pseudo_labels(labelling: Path) -> None:
+    with pytest.raises(UsageError, match="records no pseudo-labels"):
+        plots.main(["pseudo", str(labelling / "ERM")])
+    with pytest.raises(UsageError, match="no records in"):
+        plots.main(["pseudo", str(labelling / "nothing")])

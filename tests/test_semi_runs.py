@@ -121,4 +121,6 @@ def test_a_composition_by_the_command(base: str, tmp_path: Path, capsys: pytest.
     assert all("repelling" in run["losses"] for run in runs)
     capsys.readouterr()
     assert collect_results.main(["--input_dir", str(tmp_path)]) == 0
-    assert f"FixCLR (base={base})" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"FixCLR (our reading, base={base})" in told
+    assert "10 labels per class and source domain" in " ".join(told.split())

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dgbench import records, sweep
+from dgbench import launch, records, sweep
 from dgbench.errors import UsageError
 from dgbench.plan import read_plan
 from dgbench.spec import RunSpec
@@ -74,6 +75,20 @@ def test_a_run_keeps_its_name() -> None:
 def test_every_sweep_file_plans_runs(name: str) -> None:
     runs = sweep.load_file(name)
     assert runs and len({spec.run_id() for spec in runs}) == len(runs)
+    launch.check(runs)  # names of hyper-parameters, what a task gives
+
+
+@pytest.mark.parametrize("name", [name for name in sweep.names() if name.startswith(("fixclr_", "ssdg_"))])
+def test_tables_of_fixclr_compare_it_with_each_base_alone(name: str) -> None:
+    """Under FixCLR a base has the settings, the targets and the trials that it has alone."""
+    alone: dict[str, set[RunSpec]] = {}
+    on_top: dict[str, set[RunSpec]] = {}
+    for spec in sweep.load_file(name):
+        chosen = dict(spec.hparams)
+        side, base = (on_top, chosen.pop("base")) if spec.algorithm == "FixCLR" else (alone, spec.algorithm)
+        side.setdefault(base, set()).add(replace(spec, algorithm=base, hparams=tuple(sorted(chosen.items()))))
+    assert on_top and all(alone[base] == runs for base, runs in on_top.items())
+    assert {"ERM"} <= alone.keys() - on_top.keys()
 
 
 def test_dry_run_prints_runs_and_cost_and_writes_nothing(

@@ -98,6 +98,7 @@ def test_the_p_values_are_those_of_the_test(sweep, tmp_path):
         ({"backbone": "resnet50"}, "backbone resnet50 there, small here"),
         ({"pretrained": "IMAGENET1K_V1"}, "pretrained IMAGENET1K_V1 there, none here"),
         ({"draws": 20}, "draws 20 there, 1 here"),
+        ({"labels_per_class": 5}, "labels_per_class 5 there, 10 here"),
         ({"selection": ["early_stopping"]}, "selection early_stopping there, last here"),
         ({"hparams": {"variant": "official"}}, "variant official there, unknown here"),
     ],
@@ -162,6 +163,7 @@ def test_the_published_files_and_their_protocols():
     assert {path.stem for path in published.FOLDER.glob("*.csv")} == set(protocols)
     known = {
         *verdicts.FIELDS,
+        *verdicts.IF_TOLD,
         *verdicts.REMARKED,
         "averaging",
         "trials",
@@ -184,6 +186,7 @@ def test_the_published_files_and_their_protocols():
         assert all(set(facts) <= known for facts in told)
         assert set(known) - set(paper["facts"]) <= {
             "checkpoint_freq",
+            "labels_per_class",
             "selection",
             "algorithm",
             "hparams",

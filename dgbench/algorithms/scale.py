@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
-from ..hparams import LogUniform, Option, Uniform, on_office
+from ..hparams import LogUniform, Option, Uniform, on_office, on_small_images
 from ..losses.class_statistics import ClassBank, ClassStatistics
 from ..losses.pseudo_labels import confident, pseudo_label_loss
 from ..losses.semantic_contrast import SPREADS, bank_contrast, class_contrast, spread
@@ -62,7 +62,10 @@ class SCALE(Algorithm):
         "teacher_rate": (0.999, None),
         "warmup": (0.1, None),
     }
-    hparams_on = on_office(lr=3e-3, lr_gamma=3e-4, weight_decay=1e-3)
+    hparams_on = {
+        **on_office(lr=3e-3, lr_gamma=3e-4, weight_decay=1e-3),
+        **on_small_images({"teacher_rate": (0.99, None)}),  # their runs have few updates
+    }
     tasks = ("domain_adaptation",)
     needs = ("unlabelled", "strong")
     erm_when = {"unlabelled_weight": 0.0, "cl_weight": 0.0, "reg_weight": 0.0}

@@ -106,9 +106,10 @@ class UCDIR(Algorithm):
 
     def begin_epoch(self, pools: Sequence[Any]) -> None:
         first, clustered = self.step == 0, self.progress >= self.hp["warm_up"]
-        for bank, found, pool in zip(self.banks, self.clusters, pools, strict=True):
-            if first or clustered:
-                f = embeddings(self.key, pool)
+        if not first and not clustered:
+            return
+        features = [embeddings(self, pool) for pool in pools]  # all, before a buffer is written
+        for bank, found, f in zip(self.banks, self.clusters, features, strict=True):
             if first:
                 bank.fill(f)
             if clustered:

@@ -10,15 +10,26 @@ from torch.nn.functional import cross_entropy
 
 from .. import averaging, hparams, registry
 from ..algorithm import Problem
+from ..build import build
 from ..checkpoint import State
 from ..dataset import Domain
 from ..evaluate import accuracy
 from ..loaders import Loader
+from ..machine import Machine
 from ..meter import Meter
+from ..spec import RunSpec
 from ..stream import Draw
 from ..tasks import Pool
 from ..train import update
+from .images import data_dir
 from .ratio import Ratio, alternate
+
+CASES = {
+    "ResNet-18, 64 px": RunSpec("PACS", "ERM", backbone="resnet18", image_size=64),
+    "ResNet-18, 224 px": RunSpec("PACS", "ERM", backbone="resnet18", image_size=224),
+    "ResNet-50, 224 px, bf16": RunSpec("PACS", "ERM", backbone="resnet50", image_size=224, precision="bf16"),
+}
+ON_GPU = ("ResNet-50, 224 px, bf16",)
 
 
 class Ours:
@@ -75,3 +86,43 @@ def epoch(turns: int) -> list[Ratio]:
 
     name = "1/20 epoch with evaluation / bare steps, MNIST_MP, two_conv, 128"
     return [alternate(name, part, lambda: ours.bare_step(steps), max(1, turns // 6))]
+
+
+def backbones(turns: int) -> list[Ratio]:
+    """Harness step / bare step on PACS, 3 x 32, data pipeline included; ResNet-50 where there is a GPU."""
+    cases = {name: "cuda" if name in ON_GPU else "cpu" for name in CASES}
+    return [
+        _backbone(name, device, turns)
+        for name, device in cases.items()
+        if device == "cpu" or torch.cuda.is_available()
+    ]
+
+
+def _backbone(name: str, device: str, turns: int) -> Ratio:
+    spec = replace(CASES[name], test_envs=("sketch",), pretrained="none").resolved()
+    ours, bare = (build(spec, Machine(data_dir=data_dir(), device=device)) for _ in range(2))
+    state, batch, numbers = State(ours.algorithm, {}, Meter()), bare.loader.batch(0), count()
+    steps = 20 if device == "cuda" else 1
+
+    def harness() -> None:
+        for _ in range(steps):
+            with ours.autocast():
+                update(state, ours.loader, next(numbers), ours.seed)
+        _finish(device)
+
+    def plain() -> None:
+        for _ in range(steps):
+            bare.algorithm.optims[0].zero_grad(set_to_none=True)
+            with bare.autocast():
+                loss = cross_entropy(bare.algorithm(batch.x), batch.y)
+            loss.backward()
+            bare.algorithm.optims[0].step()
+        _finish(device)
+
+    title = f"{steps} harness steps / bare steps, PACS, {name}, 3 x 32, {device}"
+    return alternate(title, harness, plain, turns if device == "cuda" else max(1, turns // 6))
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

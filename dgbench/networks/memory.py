@@ -1,6 +1,7 @@
 """What is remembered of the images of a pool: a unit vector each, and their clusters; features of a pool."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +64,30 @@ class Clusters(nn.Module):
             self.density.copy_(density)
 
 
+@dataclass
+class Memo:
+    """The embeddings of a pool, good for as long as nobody writes to a tensor of the network."""
+
+    made_by: tuple[nn.Module, int] | None = None
+    f: Tensor | None = None
+
+
 @torch.no_grad()
 def embeddings(network: nn.Module, images: Iterable[Tensor]) -> Tensor:
-    """Unit vectors (N, d) of a pool's images in order; the network is put in evaluation mode and back."""
+    """Unit vectors (N, d) of a pool's images in order; the network is put in evaluation mode and back.
+
+    A pool with a ``memo`` (``loaders.EpochPool``) is not read again for the same network with the same
+    weights: an evaluation and the clustering after it share one pass.
+    """
+    if isinstance(memo := getattr(images, "memo", None), Memo):
+        writes = sum(x._version for x in (*network.parameters(), *network.buffers()))
+        if memo.f is None or memo.made_by != (network, writes):
+            memo.f, memo.made_by = _embeddings(network, images), (network, writes)
+        return memo.f
+    return _embeddings(network, images)
+
+
+def _embeddings(network: nn.Module, images: Iterable[Tensor]) -> Tensor:
     training = network.training
     network.eval()
     found = torch.cat([unit(network(x)) for x in images])

@@ -2,14 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from .. import evidence
 from ..comparison import cost
+from ..evidence import metric
 from ..formats import Row, Table
 from ..runs import Run
-from ..selection import accuracy, ballots, mean
+from ..selection import ballots, mean
 from . import figures
 from .figures import Bars, Figure, Line, Point
 
@@ -19,10 +22,11 @@ MOST_HPARAMS = 6
 
 
 def of_table(table: Table) -> list[Figure]:
-    """Bars, curves, sensitivity and cost, each where there is something to draw."""
+    """Bars, curves, pseudo-labels, sensitivity and cost, each where there is something to draw."""
     rows = [row for row in table.rows if not row.source]
     shown = _shown(rows)
-    found = [_bars(table, shown), _curves(table, shown), _cost(rows), *_sensitivity(table, shown)]
+    curves = [_curves(table, shown), _pseudo_labels(table, shown)]
+    found = [_bars(table, shown), *curves, _cost(rows), *_sensitivity(table, shown)]
     return [drawing for drawing in found if drawing is not None]
 
 
@@ -65,37 +69,67 @@ def _bars(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
 
 
 def _curves(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
-    by_name = {run.name: run for row in table.rows for run in row.runs}
+    kinds = {kind: partial(_scores, kind=kind) for kind in ("test", "validation")}
+    words = "Solid: target. Dashed: validation parts of the sources. Means over the chosen runs."
+    return _over_updates(table, shown, kinds, "Learning curves.", words, "accuracy (%)")
+
+
+def _pseudo_labels(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
+    kinds = {name: partial(_named, ending=f"/unlabelled/{name}") for name in ("pseudo_acc", "keep")}
+    words = "Solid: right pseudo-labels. Dashed: images kept to train on. Means over sources and chosen runs."
+    return _over_updates(table, shown, kinds, "Pseudo-labels.", words, "unlabelled images (%)")
+
+
+def _over_updates(
+    table: Table,
+    shown: Sequence[tuple[int, Row]],
+    kinds: Mapping[str, Callable[[Run], list[str]]],
+    title: str,
+    words: str,
+    label: str,
+) -> Figure | None:
+    """A solid line for each row from the columns of the first kind, a dashed one from those of the second."""
     lines, data = [], []
     for place, row in shown:
-        keys = {run.settings for run in row.runs}
-        chosen = [
-            by_name[choice.run]
-            for choice in table.choices
-            if choice.chosen and choice.weights == row.weights and choice.settings in keys
-        ]
-        for kind in ("test", "validation"):
-            steps, values = _curve(chosen, row.weights, kind)
+        chosen = _chosen(table, row)
+        for dashed, (kind, names) in enumerate(kinds.items()):
+            steps, values = _curve(chosen, row.weights, names)
             if len(steps) > 1:
-                lines.append(Line(row.label, steps, values, place, dashed=kind == "validation"))
+                lines.append(Line(row.label, steps, values, place, bool(dashed)))
                 data += [
                     {"method": row.label, "part": kind, "step": int(step), "accuracy": round(value, 4)}
                     for step, value in zip(steps, values, strict=True)
                 ]
-    if not lines:
-        return None
-    words = "Solid: target. Dashed: validation parts of the sources. Means over the chosen runs."
-    return Figure("Learning curves.", words, figures.curves(lines), data=data)
+    return Figure(title, words, figures.curves(lines, label), data=data) if lines else None
 
 
-def _curve(runs: Sequence[Run], weights: str, kind: str) -> tuple[list[float], list[float]]:
-    """(steps, accuracy in percent), the mean of the runs at the steps that all of them have."""
+def _chosen(table: Table, row: Row) -> list[Run]:
+    """The runs that selection chose for a row."""
+    by_name, keys = {run.name: run for run in row.runs}, {run.settings for run in row.runs}
+    return [
+        by_name[choice.run]
+        for choice in table.choices
+        if choice.chosen and choice.weights == row.weights and choice.settings in keys
+    ]
+
+
+def _scores(run: Run, kind: str) -> list[str]:
+    return [f"{part}/{metric(run)}" for part in run.columns.parts.get(kind, ())]
+
+
+def _named(run: Run, ending: str) -> list[str]:
+    return [name for name in run.columns.names if name.endswith(ending)]
+
+
+def _curve(
+    runs: Sequence[Run], weights: str, names: Callable[[Run], list[str]]
+) -> tuple[list[float], list[float]]:
+    """(steps, mean in percent of the columns ``names``) of the runs, at the steps that all of them have."""
     series = []
     for run in runs:
-        rows = run.columns.rows(weights)
-        parts = run.columns.parts.get(kind, ())
-        if len(rows) and parts:
-            values = np.mean([accuracy(run, rows, part) for part in parts], axis=0)
+        rows, found = run.columns.rows(weights), names(run)
+        if len(rows) and found:
+            values = np.mean([evidence.number(run, rows, name) for name in found], axis=0)
             series.append(dict(zip(run.columns["step"][rows].tolist(), values.tolist(), strict=True)))
     if not series:
         return [], []

@@ -119,8 +119,8 @@ def bottom(methods: Sequence[Bars]) -> float:
     return 0.0 if math.isnan(lowest) else max(0.0, 10 * (lowest // 10 - 1))
 
 
-def curves(lines: Sequence[Line]) -> str:
-    """Accuracy over updates."""
+def curves(lines: Sequence[Line], label: str = "accuracy (%)") -> str:
+    """Accuracy, or another number, over updates."""
     with _axes(5.0, 3.2) as drawing:
         for line in lines:
             drawing.axes.plot(
@@ -133,7 +133,7 @@ def curves(lines: Sequence[Line]) -> str:
                 label=None if line.dashed else line.label,
             )
         drawing.axes.set_xlabel("updates")
-        drawing.axes.set_ylabel("accuracy (%)")
+        drawing.axes.set_ylabel(label)
         drawing.legend()
         return drawing.svg()
 

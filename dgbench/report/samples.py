@@ -32,7 +32,7 @@ def _strip(domain: Domain) -> Html:
     first = [int(np.flatnonzero(domain.labels == label)[0]) for label in np.unique(domain.labels)[:CLASSES]]
     images = np.asarray(domain.images[np.array(first)])
     tiles = [
-        np.asarray(_picture(image).resize((PIXELS, PIXELS), Image.Resampling.BILINEAR)) for image in images
+        np.asarray(picture(image).resize((PIXELS, PIXELS), Image.Resampling.BILINEAR)) for image in images
     ]
     out = io.BytesIO()
     Image.fromarray(np.concatenate(tiles, axis=1)).save(out, "PNG", optimize=True)
@@ -42,7 +42,7 @@ def _strip(domain: Domain) -> Html:
     return tag("figure", join([image, tag("figcaption", words)]))
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def picture(image: np.ndarray) -> Image.Image:
     """RGB of an (H, W, C) array; two channels (coloured digits) are red and green."""
     channels = image.shape[2]
     if channels == 2:
