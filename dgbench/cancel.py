@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import launches, lease, squeue
+from . import launches, lease, squeue, status
 from .spec import RunSpec
 
 
@@ -13,7 +13,8 @@ def cancel(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
     told = []
     for launch in launches.living(folder):
         told += _stop(launch.folder, f"a launch by {launch.launcher}")
-    told += _cancel_slurm(folder)
+    names = launches.slurm_arrays(folder, status.ended(folder, runs))
+    told += [f"cancelled job {job}" for job in squeue.cancel(names)]
     for spec in runs:
         if lease.seems_alive(folder / spec.run_id()):
             told += _stop(folder / spec.run_id(), spec.run_id())
@@ -31,8 +32,3 @@ def _stop(place: Path, name: str) -> list[str]:
     while lease.seems_alive(place):  # the last of its threads or children have the lock
         time.sleep(0.02)
     return [f"stopped {name}, process {holder.process.pid}"]
-
-
-def _cancel_slurm(folder: Path) -> list[str]:
-    names = launches.slurm_arrays(folder)
-    return [f"cancelled job {job}" for job in squeue.cancel(names)]

@@ -1,6 +1,5 @@
 """Slurm's queue: what it says of jobs, as far as it can be asked."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -87,8 +86,11 @@ def cancel(names: Collection[str]) -> list[str]:
     cancelled: set[str] = set()
     while left := {task.job for task in tasks(names)}:
         if left - cancelled:
-            with contextlib.suppress(NoAnswer):  # it ended just now; the queue says how it stands
+            try:
                 call("scancel", *sorted(left - cancelled))
+            except NoAnswer as error:
+                if "Invalid job id" not in str(error) and "already compl" not in str(error):
+                    raise
             cancelled |= left
         time.sleep(0.5)
     return sorted(cancelled)

@@ -28,7 +28,6 @@ from dgbench import lease
 FLAGS = ("--steps", "120", "--checkpoint_freq", "40", "--checkpoint_every_min", "0.005", "--n_trials")
 DISK = "64m"
 YEARS = 10 * 365 * 86400
-KILLS_PER_FAULT = 4
 
 
 class Campaign:
@@ -44,11 +43,11 @@ class Campaign:
         """Faults until there were so many kills; then only what makes the sweep end."""
         faults = [self.tear_a_record, self.damage_a_checkpoint, self.let_clocks_jump]
         faults += [self.fill_the_disk, self.lose_the_right_to_write] if self.is_disk else []
-        next_fault = itertools.cycle(faults)
+        next_fault, kills_per_fault = itertools.cycle(faults), max(4, kills // 20)
         while not self.is_over():
             self.keep_launched()
-            self.random.choice([self.kill_a_worker] * 4 + [self.kill_a_launch])(kills)
-            if KILLS_PER_FAULT * (self.counts["other faults"] + 1) <= self.counts["kill -9"] < kills:
+            self.random.choice([self.kill_a_worker] * 9 + [self.kill_a_launch])(kills)
+            if kills_per_fault * (self.counts["other faults"] + 1) <= self.counts["kill -9"] < kills:
                 self.counts["other faults"] += 1
                 next(next_fault)()
         for pool in self.pools:

@@ -58,7 +58,7 @@ def test_an_ended_pool_leaves_no_process_and_goes_on(how: str, tmp_path: Path) -
     if how == "cancel":
         told = call("cancel", out, *LONG)
         assert "stopped a launch by pool" in told and not any(map(is_alive, [*pids, parent.pid]))
-        assert parent.wait(60) == 130
+        assert parent.wait(60) in (130, -signal.SIGKILL)  # the latter where it takes seconds to end
     else:
         os.kill(parent.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         assert parent.wait(60) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
