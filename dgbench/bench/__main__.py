@@ -12,7 +12,7 @@ from .. import files, flags
 from ..errors import UsageError, exit_on_usage_error, unknown
 from . import compare
 from .data import evaluation, views
-from .folders import checkpoint, collector, launcher
+from .folders import checkpoint, collector
 from .methods import methods
 from .ratio import Ratio
 from .runs import runs
@@ -33,7 +33,6 @@ BENCHMARKS: dict[str, Callable[[int], list[Ratio]]] = {
     "memory": memory,
     "vectorize": vectorize,
     "checkpoint": checkpoint,
-    "launcher": launcher,
     "collector": collector,
     "runs": runs,
 }

@@ -1,4 +1,4 @@
-"""What surrounds the runs: checkpoints, the launcher, the collector."""
+"""What surrounds the runs: checkpoints, the collector."""
 
 import subprocess
 import sys
@@ -8,19 +8,16 @@ from pathlib import Path
 
 import torch
 
-from .. import pool
 from ..build import build
 from ..checkpoint import State
 from ..errors import UsageError
 from ..machine import Machine
 from ..meter import Meter
 from ..spec import RunSpec
-from ..sweep import grid
-from ..train import run
 from .images import data_dir
 from .ratio import Ratio, alternate, milliseconds, paired
 
-RUNS, LAUNCHED = 10_080, 12
+RUNS = 10_080
 
 READ = """
 import json, pathlib, sys
@@ -48,24 +45,6 @@ def checkpoint(turns: int) -> list[Ratio]:
 
         title = "checkpoint / torch.save, ResNet-18 with Adam"
         return [alternate(title, lambda: state.save(folder, next(steps)), bare, turns)]
-
-
-def launcher(turns: int) -> list[Ratio]:
-    """A dozen short runs by a pool of one process, its start included / the same runs in this process."""
-    specs = grid(["ERM"], ["RotatedDigits"], n_trials=2, steps=20, checkpoint_freq=20)[:LAUNCHED]
-    machine = Machine(device="cpu", threads=1)
-
-    def launched() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            pool.pool(specs, Path(folder), machine, 1)
-
-    def here() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for spec in specs:
-                run(spec, Path(folder) / spec.run_id(), machine)
-
-    title = f"{LAUNCHED} runs of 20 steps by a pool / in one process"
-    return [alternate(title, launched, here, min(turns, 3))]
 
 
 def collector(turns: int) -> list[Ratio]:
