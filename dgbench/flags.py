@@ -83,6 +83,16 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data_workers", type=int, default=0, help="processes of a run that prepare batches; 0: in line"
     )
+    group.add_argument(
+        "--vectorize",
+        type=int,
+        default=1,
+        metavar="K",
+        help="in a sweep: up to K runs that differ in seeds and real hyper-parameters train as one program",
+    )
+    group.add_argument(
+        "--runs_per_gpu", type=int, default=1, metavar="N", help="in a pool on GPUs: N times as many workers"
+    )
     group.add_argument("--label_split", type=Path, help="semi_supervised: a file of the labelled images")
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
