@@ -88,8 +88,18 @@ def test_a_run_trains_the_head_alone(root: Path, tmp_path: Path) -> None:
     assert FROZEN.run_id() != replace(FROZEN, frozen=False).run_id()
 
 
-def test_a_method_on_feature_maps_is_told_so(root: Path, tmp_path: Path) -> None:
-    spec = replace(FROZEN, algorithm="RCL", task="single_source", test_envs=(), source_envs=("a",))
-    with pytest.raises(UsageError, match="works on feature maps"):
-        train.run(spec, tmp_path / "run", Machine(data_dir=root, device="cpu"))
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ("DSU", "feature maps, which --frozen does not give"),
+        ("SagNet", "trains the backbone; leave"),
+    ],
+)
+def test_a_method_that_needs_the_backbone_is_told_so(
+    root: Path, tmp_path: Path, algorithm: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train.run(
+            replace(FROZEN, algorithm=algorithm), tmp_path / "run", Machine(data_dir=root, device="cpu")
+        )
     assert not (tmp_path / "run").exists()

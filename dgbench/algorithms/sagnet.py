@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from .. import networks
 from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..errors import UsageError
 from ..hparams import LogUniform, Option
 from ..networks.layers import Tail
 from ..networks.style import randomize_content, randomize_style
@@ -45,6 +46,8 @@ class SagNet(Algorithm):
     }
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
+        if problem.frozen:
+            raise UsageError("SagNet's adversary trains the backbone; leave out --frozen")
         super().__init__(problem, hp)
         n, classes = self.featurizer.n_outputs, problem.num_classes
         self.style = networks.classifier(n, classes, hp["nonlinear_classifier"])

@@ -54,6 +54,9 @@ class Given(Featurizer):
         super().__init__()
         self.n_outputs, self.dropout = n_outputs, nn.Dropout(dropout)
 
+    def stages(self) -> Sequence[nn.Module]:
+        raise UsageError("this method works on feature maps, which --frozen does not give; leave it out")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(x.flatten(1))  # (N, F)
 
