@@ -98,7 +98,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     seed = hparams.seed_hash(spec.trial_seed, spec.seed)
     size = spec.image_size or split.training[0].domain.images.shape[1]
     assert spec.backbone and spec.pretrained
-    mean_std = networks.mean_and_std(spec.backbone) if dataset.input_shape is None else None
+    mean_std = dataset.mean_std if dataset.input_shape else networks.mean_and_std(spec.backbone)
     shape, weights = dataset.input_shape or (3, size, size), ""
     if spec.frozen:
         source = features.Source(spec.backbone, spec.pretrained, shape, mean_std)

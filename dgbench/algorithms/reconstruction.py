@@ -7,7 +7,7 @@ Objective as coded, with the last feature map f, g = tanh of four transposed con
 
 Source: the RCL paper; its authors published no code.
 Differs from the paper: nothing known; the distance and the sizes of the decoder are left open there. Images
-in [0, 1] are in the range of tanh, images normalised with ImageNet's statistics are not.
+normalised with ImageNet's statistics are not in the range of tanh.
 """
 
 import math
