@@ -28,3 +28,7 @@ def exit_on_usage_error(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader (head, less) went away
         sys.stderr.close()
         sys.exit(141)
+
+
+class Unsuited(Exception):
+    """These runs cannot train as one program; the text says why, in a few words."""

@@ -19,8 +19,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) -> None:
-    """One flag per field of ``RunSpec`` that is not in ``skip``."""
+def add_spec_flags(
+    parser: argparse.ArgumentParser, skip: Sequence[str] = (), given_only: bool = False
+) -> None:
+    """One flag per field of ``RunSpec`` that is not in ``skip``; given_only: no defaults."""
     group = parser.add_argument_group("the run (these decide its numbers and its name)")
     for f in fields(RunSpec):
         if f.name in skip or f.name == "label_split":  # a machine has the file, a spec its content
@@ -35,6 +37,8 @@ def add_spec_flags(parser: argparse.ArgumentParser, skip: Sequence[str] = ()) ->
             options |= {"action": "store_true"}
         else:
             options |= {"type": _TYPES.get(f.type, str), "default": None if required else f.default}
+        if given_only:
+            options["default"] = argparse.SUPPRESS
         group.add_argument(f"--{f.name}", **options)
 
 
@@ -44,8 +48,8 @@ def spec_values(args: argparse.Namespace) -> dict[str, Any]:
 
     known = {f.name for f in fields(RunSpec)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
-    if "label_split" in values:
-        values["label_split"] = read(args.label_split).identity if args.label_split else ""
+    if values.pop("label_split", None):
+        values["label_split"] = read(args.label_split).identity
     return values
 
 
@@ -78,6 +82,16 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache", default="disk", choices=("none", "ram", "disk"), help="decoded images")
     group.add_argument(
         "--data_workers", type=int, default=0, help="processes of a run that prepare batches; 0: in line"
+    )
+    group.add_argument(
+        "--vectorize",
+        type=int,
+        default=1,
+        metavar="K",
+        help="in a sweep: up to K runs that differ in seeds and real hyper-parameters train as one program",
+    )
+    group.add_argument(
+        "--runs_per_gpu", type=int, default=1, metavar="N", help="in a pool on GPUs: N times as many workers"
     )
     group.add_argument("--label_split", type=Path, help="semi_supervised: a file of the labelled images")
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")

@@ -4,6 +4,7 @@ Two launches on one folder share the work: a run is taken by who is first to hol
 another process is writing is looked at again until it is done, or until its writer is gone.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import build, lease, records
+from . import build, lease, records, vectorized
 from .course import summary
 from .machine import Machine
 from .spec import RunSpec
@@ -55,6 +56,8 @@ class Todo:
 
     def __init__(self, runs: Sequence[RunSpec], folder: Path, watch: lease.Watch | None = None) -> None:
         self.runs, self.folder, self.watch = deque(runs), folder, watch or lease.Watch()
+        self.kinds: dict[str, str] = {}  # runs of one kind may train together
+        self.alone: set[str] = set()  # these do not
 
     def take(self) -> RunSpec | None:
         """The next run that is free; None if there is none now. Those that ended elsewhere are left out."""
@@ -69,14 +72,40 @@ class Todo:
             self.runs.append(spec)
         return None
 
+    def take_alike(self, most: int) -> list[RunSpec]:
+        """The next free run and others, ``most`` together, that may train with it as one program."""
+        first = self.take()
+        if first is None:
+            return []
+        alike = [first]
+        for spec in list(self.runs) if most > 1 and first.run_id() not in self.alone else []:
+            if len(alike) == most:
+                break
+            if self._kind(spec) == self._kind(first) and self._may_join(spec):
+                self.runs.remove(spec)
+                alike.append(spec)
+        return alike
+
+    def _may_join(self, spec: RunSpec) -> bool:
+        run_folder = self.folder / spec.run_id()
+        free = spec.run_id() not in self.alone and not self.watch.is_held(run_folder)
+        return free and not records.has_ended(run_folder)
+
+    def _kind(self, spec: RunSpec) -> str:
+        if spec.run_id() not in self.kinds:
+            self.kinds[spec.run_id()] = vectorized.kind(spec)
+        return self.kinds[spec.run_id()]
+
     def put_back(self, spec: RunSpec) -> None:
+        """A run whose process died, maybe of those beside it, or that another process writes."""
+        self.alone.add(spec.run_id())
         self.runs.append(spec)
 
-    def __iter__(self) -> Iterator[RunSpec]:
+    def together(self, most: int) -> Iterator[list[RunSpec]]:
         """The runs as they become free, until none is left."""
         while self.runs:
-            if spec := self.take():
-                yield spec
+            if specs := self.take_alike(most):
+                yield specs
             elif self.runs:
                 time.sleep(LOOK_SECONDS)
 
@@ -91,11 +120,19 @@ def serial(
     """One run after another, in this process."""
     todo = Todo(runs, folder, watch)
     with Bar(todo, len(runs)) as bar:
-        for spec in todo:
-            state, text = attempt(spec, folder, machine)
-            if state == "busy":
-                todo.put_back(spec)
-            bar.report(spec, state, text)
+        for specs in todo.together(machine.vectorize):
+            for spec, (state, text) in zip(specs, attempt_together(specs, folder, machine), strict=True):
+                if state == "busy":
+                    todo.put_back(spec)
+                bar.report(spec, state, text)
+
+
+def attempt_together(specs: Sequence[RunSpec], folder: Path, machine: Machine) -> list[tuple[str, str]]:
+    """What ``attempt`` returns of each; several train as one program, and alone if that fails."""
+    if len(specs) > 1:
+        with contextlib.suppress(Exception):  # which meets its own run below
+            vectorized.run_group(specs, folder, machine)
+    return [attempt(spec, folder, machine) for spec in specs]
 
 
 def attempt(spec: RunSpec, folder: Path, machine: Machine) -> tuple[str, str]:

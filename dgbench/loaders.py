@@ -44,7 +44,7 @@ class Loader:
             for name, draw in draws.items()
             if draw and draw.pools
         }
-        self.memos: dict[int, tuple[Pool, Memo]] = {}
+        self.memos: dict[int, Memo] = {}  # by the identity of a pool's indices
         ahead = workers and not any(stream.resident for stream in self.streams.values())
         self.prepared = Ahead(self._prepare, workers) if ahead else self._prepare
 
@@ -113,6 +113,6 @@ class EpochPool:
         return self.loader.images(self.pool)
 
     @property
-    def memo(self) -> Memo:
-        """What is remembered of these images, with or without their labels."""
-        return self.loader.memos.setdefault(id(self.pool.indices), (self.pool, Memo()))[1]
+    def memo(self) -> Memo | None:
+        """What the last evaluation found of these images, with or without their labels."""
+        return self.loader.memos.get(id(self.pool.indices))

@@ -30,7 +30,14 @@ class Machine:
     skip_model_save: bool = False
     log: str = "none"  # one of live.KINDS
     checkpoint_every_min: float = 10.0  # between evaluations; 0: at evaluations only
+    vectorize: int = 1  # in a sweep: so many alike runs train as one program, where that is possible
+    runs_per_gpu: int = 1  # in a pool
     label_split: Path | None = None  # the file whose content the spec names, or a folder of such files
+
+    def __post_init__(self) -> None:
+        for name in ("vectorize", "runs_per_gpu"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)} must be at least 1")
 
 
 def prepare(machine: Machine) -> torch.device:

@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args, others = parser.parse_known_args(argv)
     folder = args.output_dir or Path("runs") / args.name
-    runs = sweep.load_file(args.name, args.data_dir)
     command = ["launch", args.name, "--output_dir", str(folder), *others]
     command += ["--data_dir", str(args.data_dir)] if args.data_dir else []
+    runs = sweep.runs_of(sweep.parse(command))
     print(about(args.name), end="\n\n", flush=True)
     sweep.main([*command, "--dry_run"])
     status = 0

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from . import records
-from .launch import LOOK_SECONDS, Bar, Todo, attempt
+from .launch import LOOK_SECONDS, Bar, Todo, attempt_together
 from .machine import Machine
 from .spec import RunSpec
 
@@ -28,61 +28,65 @@ DEATHS = 3
 def pool(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int) -> None:
     """``workers`` processes, one GPU each where there are GPUs, the next run to whoever is free."""
     todo, deaths = Todo(runs, folder), Counter[str]()
-    idle = [_Worker(number, folder, machine) for number in range(min(workers, len(runs)))]
+    machines = _machines(machine, workers)[: len(runs)]
+    idle = [_Worker(folder, own) for own in machines]
     busy: dict[Connection, _Worker] = {}
     try:
         with Bar(todo, len(runs)) as bar:
             while todo.runs or busy:
-                while idle and (spec := todo.take()):
-                    worker = idle.pop().start(spec)
+                while idle and (specs := todo.take_alike(machine.vectorize)):
+                    worker = idle.pop().start(specs)
                     busy[worker.pipe] = worker
                 if not busy:
                     time.sleep(LOOK_SECONDS if todo.runs else 0)
                 for pipe in wait(list(busy), LOOK_SECONDS if todo.runs and idle else None) if busy else ():
                     assert isinstance(pipe, Connection)
                     idle.append(worker := busy.pop(pipe))
-                    state, text = worker.result()
-                    deaths[worker.spec.run_id()] += state == "died"
-                    if state == "died" and deaths[worker.spec.run_id()] >= DEATHS:
-                        records.write_error(folder / worker.spec.run_id(), text)
-                        state = "failed"
-                    if state in ("died", "busy"):
-                        todo.put_back(worker.spec)
-                    bar.report(worker.spec, state, text, len(busy))
+                    for spec, (state, text) in zip(worker.specs, worker.results(), strict=True):
+                        deaths[spec.run_id()] += state == "died"
+                        if state == "died" and deaths[spec.run_id()] >= DEATHS:
+                            records.write_error(folder / spec.run_id(), text)
+                            state = "failed"
+                        if state in ("died", "busy"):
+                            todo.put_back(spec)
+                        bar.report(spec, state, text, sum(len(other.specs) for other in busy.values()))
     finally:
         for worker in [*idle, *busy.values()]:
             worker.stop()
 
 
 class _Worker:
-    """A process that runs one spec at a time; its pipe is readable when the run or the process ended."""
+    """A process that trains one run at a time, or several as one; its pipe is readable when either ended."""
 
-    def __init__(self, number: int, folder: Path, machine: Machine) -> None:
-        self.number, self.folder, self.machine, self.spec = number, folder, machine, RunSpec("", "")
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self.folder, self.machine, self.specs = folder, machine, list[RunSpec]()
         self.process: multiprocessing.process.BaseProcess | None = None
 
-    def start(self, spec: RunSpec) -> "_Worker":
-        """Give it a run; a process is made for the first one, and where the last one died."""
-        self.spec = spec
+    def start(self, specs: list[RunSpec]) -> "_Worker":
+        """Give it runs; a process is made for the first ones, and where the last one died."""
+        self.specs = specs
         if self.process is None or not self.process.is_alive():
             context = multiprocessing.get_context("spawn")
             self.pipe, theirs = context.Pipe()
-            machine = _on_gpu(self.machine, self.number)
-            self.process = context.Process(target=_work, args=(theirs, self.folder, machine), daemon=True)
+            self.process = context.Process(
+                target=_work, args=(theirs, self.folder, self.machine), daemon=True
+            )
             self.process.start()
             theirs.close()  # ours alone is open here, so the pipe ends when the process does
         with contextlib.suppress(OSError):  # it died just now: the pipe says so again
-            self.pipe.send(spec)
+            self.pipe.send(specs)
         return self
 
-    def result(self) -> tuple[str, str]:
-        """What ``attempt`` returned, or ("died", how)."""
+    def results(self) -> list[tuple[str, str]]:
+        """What ``attempt`` returned of each run, or ("died", how)."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             assert self.process is not None
             self.process.join()
-            return "died", f"the worker process died (exit code {self.process.exitcode})"
+            return [("died", f"the worker process died (exit code {self.process.exitcode})")] * len(
+                self.specs
+            )
 
     def stop(self) -> None:
         """End it and wait until it is gone."""
@@ -96,10 +100,10 @@ def _work(pipe: Connection, folder: Path, machine: Machine) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
-            spec = pipe.recv()
+            specs = pipe.recv()
         except EOFError:
             return
-        pipe.send(attempt(spec, folder, machine))
+        pipe.send(attempt_together(specs, folder, machine))
 
 
 def _end_with_parent() -> None:
@@ -109,9 +113,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_gpu(machine: Machine, number: int) -> Machine:
+def _machines(machine: Machine, workers: int) -> list[Machine]:
+    """One per worker process: with GPUs, ``runs_per_gpu`` for each of ``workers``, the GPUs in turn."""
     import torch
 
-    if machine.device in ("auto", "cuda") and torch.cuda.is_available():
-        return replace(machine, device=f"cuda:{number % torch.cuda.device_count()}")
-    return machine
+    if machine.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return [machine] * workers
+    gpus = torch.cuda.device_count()
+    return [replace(machine, device=f"cuda:{i % gpus}") for i in range(workers * machine.runs_per_gpu)]

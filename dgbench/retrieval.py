@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from .loaders import EpochPool
-from .networks.memory import embeddings
+from .networks.memory import Memo, embeddings, writes
 
 if TYPE_CHECKING:
     from .build import Built
@@ -37,13 +36,12 @@ def evaluate(run: "Built") -> dict[str, float]:
 
 def embedded(run: "Built") -> dict[str, tuple[Tensor, Tensor]]:
     """{domain: embeddings (n, F) and classes (n,) of the images that are scored}."""
-    return {
-        pool.domain.name: (
-            embeddings(run.algorithm, EpochPool(run.loader, pool)),
-            torch.from_numpy(pool.labels).to(run.device),
-        )
-        for pool in run.split.evaluated.values()
-    }
+    found = {}
+    for pool in run.split.evaluated.values():
+        f = embeddings(run.algorithm, run.loader.images(pool))
+        run.loader.memos[id(pool.indices)] = Memo(run.algorithm, writes(run.algorithm), f)
+        found[pool.domain.name] = f, torch.from_numpy(pool.labels).to(run.device)
+    return found
 
 
 def scores(

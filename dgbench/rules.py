@@ -65,8 +65,8 @@ RULES = {
         Rule(
             ORACLE,
             "test-domain validation set (oracle)",
-            'Hyper-parameters are those with the best accuracy on the target\'s own "out" part at the last '
-            "checkpoint: target labels were used.",
+            'Hyper-parameters are those with the best accuracy on the target\'s own "out" part (in '
+            "adaptation, on all of it) at the last checkpoint: target labels were used.",
             _best_of_last,
             evidence="oracle",
         ),

@@ -2,13 +2,14 @@
 
 A sweep is a folder: sweep.json lists the planned runs, and each run has a folder of its name. The state of
 a run is read from its own files, so a second launch goes on with what is missing and skips what is done.
-Instead of flags, a file of ``sweeps/`` names the runs of a paper's table.
+Instead of flags, a file of ``sweeps/`` names the runs of a paper's table; few flags go with it.
 """
 
 import importlib.util
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from .spec import RunSpec
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 COMMANDS = ("launch", "retry", "status", "cancel", "logs")
 LAUNCHERS = ("serial", "pool", "slurm")
+ON_A_FILE = ("steps", "checkpoint_freq", "averaging", "hparams", "precision")
+"""Flags that change the runs of a sweep's file; it decides the rest of what a run is."""
 PER_RUN = ("dataset", "algorithm", "test_envs", "source_envs", "trial_seed", "hparams_seed")
+OF_A_GRID = (
+    *("algorithms", "datasets", "n_trials", "n_hparams", "n_hparams_from"),
+    *("test_env_pairs", "pairs", "envs"),
+)
 
 
 def grid(
@@ -104,30 +111,43 @@ def names() -> list[str]:
     return sorted(path.stem for path in SWEEPS.glob("[!_]*.py"))
 
 
-def _runs(args: Any) -> list[RunSpec]:
+def runs_of(args: Any) -> list[RunSpec]:
+    """The runs that a command line, as ``parse`` reads it, is about."""
+    given = flags.spec_values(args)
+    if args.n_trials is not None and args.n_trials < 1:
+        raise UsageError(f"--n_trials {args.n_trials} must be at least 1")
     if args.file:
-        if args.algorithms or args.datasets:
-            raise UsageError("give a sweep file or --algorithms and --datasets, not both")
-        return load_file(args.file, args.data_dir)
+        return _of_file(args, given)
     if not (args.algorithms and args.datasets):
         if args.command != "launch" and (runs := read_plan(args.output_dir)):
             return runs
         raise UsageError(
             f"give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
         )
-    fixed = {k: v for k, v in flags.spec_values(args).items() if k not in PER_RUN}
-    return grid(
-        args.algorithms,
-        args.datasets,
-        n_trials=args.n_trials,
-        n_hparams=args.n_hparams,
-        n_hparams_from=args.n_hparams_from,
-        data_dir=args.data_dir,
-        test_env_pairs=args.test_env_pairs,
-        pairs=args.pairs,
-        envs=args.envs,
-        **fixed,
-    )
+    shape = {name: getattr(args, name) for name in OF_A_GRID if getattr(args, name)}
+    return grid(data_dir=args.data_dir, **shape, **given)
+
+
+def _of_file(args: Any, given: Mapping[str, Any]) -> list[RunSpec]:
+    """The runs of a file, of its first ``--n_trials`` trials, with what else the flags change."""
+    wrong = [name for name in OF_A_GRID if name != "n_trials" and getattr(args, name)]
+    if wrong := wrong + [name for name in given if name not in ON_A_FILE]:
+        allowed = ", ".join(f"--{name}" for name in ("n_trials", *ON_A_FILE))
+        raise UsageError(f"a sweep file decides --{wrong[0]} itself; choose from: {allowed}")
+    chosen = dict(given.get("hparams", {}))
+    return [
+        replace(spec, **{**given, "hparams": {**spec.hparams, **chosen}}).resolved(args.data_dir)
+        for spec in load_file(args.file, args.data_dir)
+        if args.n_trials is None or spec.trial_seed < args.n_trials
+    ]
+
+
+def parse(argv: Sequence[str] | None = None) -> Any:
+    """The command line; plugins that it names are loaded."""
+    args = _parser().parse_args(argv)
+    for path in args.plugin:
+        registry.load_plugin(path)
+    return args
 
 
 def _parser() -> flags.Parser:
@@ -136,9 +156,9 @@ def _parser() -> flags.Parser:
     parser.add_argument("file", nargs="?", help=f"a file of sweeps/: {', '.join(names())}; of logs: a run")
     parser.add_argument("--algorithms", nargs="+", default=[])
     parser.add_argument("--datasets", nargs="+", default=[])
-    parser.add_argument("--n_trials", type=int, default=3)
-    parser.add_argument("--n_hparams", type=int, default=1, help="draws; draw 0 is the defaults")
-    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument("--n_trials", type=int, help="default: 3, or all of a sweep file")
+    parser.add_argument("--n_hparams", type=int, help="draws, default 1; draw 0 is the defaults")
+    parser.add_argument("--n_hparams_from", type=int, help="the first draw; default 0")
     parser.add_argument("--envs", nargs="+", default=[], help="only these targets (single_source: sources)")
     parser.add_argument("--single_test_envs", action="store_true", help="the default here; DomainBed's flag")
     parser.add_argument("--test_env_pairs", action="store_true", help="also hold out each pair of domains")
@@ -160,7 +180,7 @@ def _parser() -> flags.Parser:
         metavar="SECONDS",
         help="status again and again until all is over",
     )
-    flags.add_spec_flags(parser, skip=PER_RUN)
+    flags.add_spec_flags(parser, skip=PER_RUN, given_only=True)
     flags.add_machine_flags(parser)
     slurm_preflight.add_flags(parser)
     return parser
@@ -168,15 +188,13 @@ def _parser() -> flags.Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit status 1 if a run failed or is missing at the end, 130 after Ctrl-C."""
-    args = _parser().parse_args(argv)
-    for path in args.plugin:
-        registry.load_plugin(path)
+    args = parse(argv)
     if args.launcher not in LAUNCHERS:
         raise unknown("launcher", args.launcher, LAUNCHERS)
     if args.command == "logs":
         print(status.log_text(args.output_dir, read_plan(args.output_dir), args.file or ""))
         return 0
-    runs = _runs(args)
+    runs = runs_of(args)
     if args.command == "cancel":
         print("\n".join(cancel(args.output_dir, runs)))
     elif args.command == "status" and args.watch:

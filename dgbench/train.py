@@ -64,6 +64,7 @@ def update(state: State, loader: Loader, step: int, seed: int) -> None:
     batch = loader.batch(step)
     seed_all(hparams.seed_hash(seed, step), loader.device)  # dropout and mixing are functions of the step
     state.algorithm.step = step
+    loader.memos.clear()
     schedule.apply(state.algorithm)
     state.meter.add(state.algorithm.update(batch), batch.images)
     for averager in state.averagers.values():

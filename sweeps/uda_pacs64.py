@@ -1,9 +1,9 @@
 """Domain adaptation on PACS at 64 px from scratch: photo > each other domain and back, 3 trials.
 
-Rows: source only (ERM), DANN_UDA, CDAN, MCC, FixMatch, SCALE. Adam with learning rate 1e-3 and a cosine
-schedule, 32 + 32 images, 601 updates, evaluated every 200, bf16. No published numbers.
-Cost: 108 runs of 601 updates on 64 images or more; on one core some 10 minutes each of source only, 30 of
-SCALE.
+Rows: source only (ERM), DANN_UDA, CDAN, FixMatch, SCALE. Adam with learning rate 1e-3 and a cosine schedule,
+16 + 16 images, 601 updates in bf16, evaluated every 200. No published numbers.
+Cost: 90 runs; on one core some 2 minutes of source only, 3 of the others, 4 of SCALE: an hour and a half for
+a trial. photo as the source comes first.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from dgbench.spec import RunSpec
 from dgbench.sweep import grid
 
-METHODS = ["ERM", "DANN_UDA", "CDAN", "MCC", "FixMatch", "SCALE"]
+METHODS = ["ERM", "DANN_UDA", "CDAN", "FixMatch", "SCALE"]
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
@@ -27,6 +27,7 @@ def runs(data_dir: Path | None) -> list[RunSpec]:
         precision="bf16",
         steps=601,
         checkpoint_freq=200,
-        hparams={"lr": 1e-3, "lr_schedule": "cosine"},
+        hparams={"lr": 1e-3, "lr_schedule": "cosine", "batch_size": 16},
     )
-    return [spec for spec in planned if "photo" in (*spec.source_envs, *spec.test_envs)]
+    chosen = [spec for spec in planned if "photo" in (*spec.source_envs, *spec.test_envs)]
+    return sorted(chosen, key=lambda spec: (spec.trial_seed, spec.source_envs != ("photo",)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from sweeps_by_process import (
     call,
     children,
@@ -22,6 +23,8 @@ from sweeps_by_process import (
 
 from dgbench import launches, lease, process, status, sweep
 from dgbench.errors import UsageError
+from dgbench.machine import Machine
+from dgbench.pool import _machines
 
 LONG = ("--steps", "100000", "--launcher", "pool", "--workers", "2")
 SHORT = ("--launcher", "pool", "--workers", "2")
@@ -140,3 +143,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot write in .*give another --output_dir"):
         sweep.main(command("launch", tmp_path / "file" / "out", "--launcher", "serial")[3:])
+
+
+def test_workers_share_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with two GPUs, which this one need not be."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = _machines(Machine(runs_per_gpu=3), 2)
+    assert [machine.device for machine in found] == ["cuda:0", "cuda:1"] * 3
+    on_cpu = Machine(device="cpu", runs_per_gpu=3)
+    assert _machines(on_cpu, 2) == [on_cpu] * 2
+    with pytest.raises(UsageError, match="--runs_per_gpu 0 must be at least 1"):
+        Machine(runs_per_gpu=0)

@@ -210,10 +210,14 @@ def test_an_evaluation_and_the_clusters_after_it_share_one_pass() -> None:
     assert len(read) == 2 * batches and not torch.equal(first[0], moved[0])
     run.loader.memos.clear()
     assert all(map(torch.equal, moved, clusters())) and len(read) == 3 * batches
-    with torch.no_grad():
-        next(run.algorithm.parameters()).mul_(2)  # as averaged weights are put in and out
     course.evaluate(run)
-    assert len(read) == 4 * batches
+    with torch.no_grad():
+        next(run.algorithm.key.parameters()).mul_(2)  # as averaged weights are put in and out
+    clusters()
+    assert len(read) == 5 * batches
+    course.evaluate(run)
+    train.update(state, run.loader, 2, run.seed)
+    assert not run.loader.memos  # whether or not its optimizer counts what it writes
 
 
 def test_mistakes() -> None:

@@ -78,6 +78,21 @@ def test_every_sweep_file_plans_runs(name: str) -> None:
     launch.check(runs)  # names of hyper-parameters, what a task gives
 
 
+def test_flags_change_the_runs_of_a_file_or_are_refused(tmp_path: Path) -> None:
+    command = ["launch", "rcl_table2", "--output_dir", str(tmp_path / "out")]
+    whole = sweep.runs_of(sweep.parse(command))
+    assert whole == sweep.load_file("rcl_table2")
+    words = ["--n_trials", "2", "--precision", "bf16", "--hparams", '{"rcl_margin": 0.3}']
+    changed = sweep.runs_of(sweep.parse([*command, *words]))
+    first = [spec for spec in whole if spec.trial_seed < 2]
+    assert changed == [
+        replace(spec, precision="bf16", hparams={**spec.hparams, "rcl_margin": 0.3}) for spec in first
+    ]
+    for word in (["--backbone", "resnet18"], ["--datasets", "PACS"], ["--n_hparams", "20"]):
+        with pytest.raises(UsageError, match=f"decides {word[0]} itself; choose from: --n_trials, --steps"):
+            sweep.main([*command, *word])
+
+
 @pytest.mark.parametrize("name", [name for name in sweep.names() if name.startswith(("fixclr_", "ssdg_"))])
 def test_tables_of_fixclr_compare_it_with_each_base_alone(name: str) -> None:
     """Under FixCLR a base has the settings, the targets and the trials that it has alone."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dgbench import registry, train, vectorized
+from dgbench import launch, registry, sweep, train, vectorized
 from dgbench.algorithm import Algorithm, Batch, Logs
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
@@ -77,7 +77,7 @@ def test_a_group_leaves_what_its_runs_leave_alone(
     tmp_path: Path, algorithm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = specs(algorithm, *CASES[algorithm], averaging=("ema",))
-    assert vectorized.groups(runs, 8) == [runs]
+    assert launch.Todo(runs, tmp_path).take_alike(8) == runs
     vectorized.run_group(runs, tmp_path / "group", MACHINE)
     assert capsys.readouterr().err == "", "it did not fall back"
     for spec in runs:
@@ -85,18 +85,63 @@ def test_a_group_leaves_what_its_runs_leave_alone(
         same(tmp_path / "group" / spec.run_id(), tmp_path / "alone" / spec.run_id())
 
 
-def test_groups_hold_runs_of_one_shape() -> None:
+def test_runs_of_one_shape_are_taken_together(tmp_path: Path) -> None:
     a, b, c = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
     wide = replace(c, hparams={**c.hparams, "batch_size": 32})
     longer, elsewhere, other = replace(a, steps=9), replace(a, test_envs=("15",)), replace(a, algorithm="SD")
-    assert vectorized.groups([a, wide, b, longer, elsewhere, other, c], 8) == [
+    runs = [a, wide, b, longer, elsewhere, other, c]
+    assert list(launch.Todo(runs, tmp_path).together(8)) == [
         [a, b, c],
         [wide],
         [longer],
         [elsewhere],
         [other],
     ]
-    assert vectorized.groups([a, b, c], 2) == [[a, b], [c]]
+    assert list(launch.Todo([a, b, c], tmp_path).together(2)) == [[a, b], [c]]
+    assert list(launch.Todo([a, b, c], tmp_path).together(1)) == [[a], [b], [c]]
+
+
+def test_a_run_that_was_given_back_or_is_over_joins_no_other(tmp_path: Path) -> None:
+    a, b, c = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    todo = launch.Todo([a, c], tmp_path)
+    todo.put_back(b)
+    assert list(todo.together(8)) == [[a, c], [b]]
+    (tmp_path / b.run_id()).mkdir()
+    (tmp_path / b.run_id() / "done").touch()
+    assert list(launch.Todo([a, b, c], tmp_path).together(8)) == [[a, c]]
+
+
+@pytest.mark.parametrize("launcher", ["serial", "pool"])
+def test_a_sweep_trains_alike_runs_together(
+    tmp_path: Path, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    original = vectorized.run_group
+
+    def run_group(runs: list[RunSpec], folder: Path, machine: Machine) -> None:
+        groups.append(len(runs))
+        original(runs, folder, machine)
+
+    monkeypatch.setattr(vectorized, "run_group", run_group)
+    flags = ["launch", "--algorithms", "ERM", "--datasets", "RotatedDigits", "--envs", "0", "--steps", "4"]
+    flags += ["--workers", "1", "--launcher", launcher, "--checkpoint_freq", "2"]
+    for name, vectorize in (("together", "2"), ("alone", "1")):
+        assert sweep.main([*flags, "--vectorize", vectorize, "--output_dir", str(tmp_path / name)]) == 0
+    runs = [path.parent.name for path in (tmp_path / "together").glob("*/done")]
+    assert len(runs) == 3
+    for run in runs:
+        a, b = (lines(tmp_path / name / run)[-1] for name in ("together", "alone"))
+        assert a["losses"] == pytest.approx(b["losses"], rel=1e-3)
+    assert groups == ([2] if launcher == "serial" else []), "a pool's processes are others"
+
+
+def test_a_run_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
+    good, bad, also_good = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    (tmp_path / bad.run_id()).mkdir()
+    (tmp_path / bad.run_id() / "strange.txt").touch()  # the folder of another thing
+    found = launch.attempt_together([good, bad, also_good], tmp_path, MACHINE)
+    assert [state for state, _ in found] == ["done", "failed", "done"]
+    assert not (tmp_path / good.run_id() / "error.txt").exists()
 
 
 class Fixed(Algorithm):

@@ -66,28 +66,32 @@ class Clusters(nn.Module):
 
 @dataclass
 class Memo:
-    """The embeddings of a pool, good for as long as nobody writes to a tensor of the network."""
+    """The embeddings of a pool by a network, from an evaluation; an update of the run forgets them.
 
-    made_by: tuple[nn.Module, int] | None = None
-    f: Tensor | None = None
+    writes: how often the network's tensors were written to, so that weights that are only put in for a while
+    (averaged ones) leave nothing. Fused optimizers are not counted there.
+    """
+
+    network: nn.Module
+    writes: int
+    f: Tensor
+
+
+def writes(network: nn.Module) -> int:
+    """In-place changes of the network's tensors so far."""
+    return sum(x._version for x in (*network.parameters(), *network.buffers()))
 
 
 @torch.no_grad()
 def embeddings(network: nn.Module, images: Iterable[Tensor]) -> Tensor:
     """Unit vectors (N, d) of a pool's images in order; the network is put in evaluation mode and back.
 
-    A pool with a ``memo`` (``loaders.EpochPool``) is not read again for the same network with the same
-    weights: an evaluation and the clustering after it share one pass.
+    A pool with a ``memo`` (``loaders.EpochPool``) of the same weights is not read again: an evaluation and
+    the clustering after it share one pass.
     """
-    if isinstance(memo := getattr(images, "memo", None), Memo):
-        writes = sum(x._version for x in (*network.parameters(), *network.buffers()))
-        if memo.f is None or memo.made_by != (network, writes):
-            memo.f, memo.made_by = _embeddings(network, images), (network, writes)
+    memo: Memo | None = getattr(images, "memo", None)
+    if memo is not None and memo.network is network and memo.writes == writes(network):
         return memo.f
-    return _embeddings(network, images)
-
-
-def _embeddings(network: nn.Module, images: Iterable[Tensor]) -> Tensor:
     training = network.training
     network.eval()
     found = torch.cat([unit(network(x)) for x in images])
