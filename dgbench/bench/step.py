@@ -119,7 +119,8 @@ def _backbone(name: str, device: str, turns: int) -> Ratio:
             bare.algorithm.optims[0].step()
         _finish(device)
 
-    title = f"{steps} harness steps / bare steps, PACS, {name}, 3 x 32, {device}"
+    several = f", {steps} at a time" if steps > 1 else ""
+    title = f"harness step / bare step, PACS, {name}, 3 x 32, {device}{several}"
     return alternate(title, harness, plain, turns if device == "cuda" else max(1, turns // 6))
 
 
