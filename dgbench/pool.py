@@ -17,6 +17,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from tqdm import tqdm
+
 from . import records
 from .launch import LOOK_SECONDS, Bar, Todo, attempt_together
 from .machine import Machine
@@ -98,6 +100,7 @@ class _Worker:
 def _work(pipe: Connection, folder: Path, machine: Machine) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # not one between processes, which stays when this one is killed
     while True:
         try:
             specs = pipe.recv()

@@ -144,6 +144,7 @@ def test_a_broken_promise_is_caught(method: type[Algorithm]) -> None:
     assert method is Fails or method is Illegal or isinstance(caught.value, contract.Broken)
 
 
+@pytest.mark.slow
 def test_the_card_of_a_good_and_of_a_broken_method(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     good = tmp_path / "good.py"
     good.write_text("from dgbench.algorithms.erm import ERM\n\n\nclass Good(ERM):\n    pass\n")
