@@ -1,5 +1,6 @@
 """Images per second, against torchvision's per-image transforms in a DataLoader, as DomainBed uses them."""
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import count, cycle, islice
 from typing import Any
@@ -19,7 +20,9 @@ from .peer import EVALUATION, SIZE, TRAINING
 from .ratio import Ratio, milliseconds, paired
 
 DOMAIN, BATCH, WORKERS = "photo", 32, 2
-IMAGES = 480  # of one turn
+IMAGES = 960  # of one turn
+SETTLE_SECONDS = 1.0
+"""In which the other pipeline's workers fill their queues: afterwards they take no time from this one."""
 
 
 def views(turns: int) -> list[Ratio]:
@@ -45,6 +48,7 @@ def rate(batches: Iterator[torch.Tensor]) -> Callable[[], float]:
     """A function that measures images per second over ``IMAGES`` images, after those prepared in advance."""
 
     def measure() -> float:
+        time.sleep(SETTLE_SECONDS)
         for _ in islice(batches, 2 * WORKERS):
             pass
         seen = 0
