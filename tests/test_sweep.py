@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from dgbench import launch, records, sweep
+from dgbench import cost, launch, networks, records, sweep
+from dgbench.algorithm import Problem
 from dgbench.errors import UsageError
 from dgbench.plan import read_plan
 from dgbench.spec import RunSpec
@@ -188,3 +191,13 @@ def _wait_for(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < until, "waited too long"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "backbone, shape", [("digits_cnn", (1, 8, 8)), ("two_conv", (3, 28, 28)), ("resnet18", (3, 64, 64))]
+)
+def test_the_cost_of_a_run_counts_what_torch_counts(backbone: str, shape: tuple[int, int, int]) -> None:
+    net = networks.featurizer(Problem(shape, 2, 1, 1, 1, backbone=backbone), {"resnet_dropout": 0.0}).eval()
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, *shape))
+    assert cost._flops_per_image(backbone, shape) == counter.get_total_flops()
