@@ -10,8 +10,9 @@ Cost: 30 runs of about 1,760,000 images, two views each for UCDIR and ProtoNCE.
 
 from pathlib import Path
 
+from _ucdir import comparison
+
 from dgbench.spec import RunSpec
-from dgbench.sweep import grid, steps_of_epochs
 
 PAIRS = (
     ("Art", "Real World"),
@@ -21,25 +22,7 @@ PAIRS = (
     ("Clipart", "Product"),
     ("Art", "Clipart"),
 )
-METHODS = ("ID", "ProtoNCE", "CDS", "PCS", "UCDIR")
-EPOCHS, BATCH = 200, 64
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    planned = []
-    for pair in PAIRS:
-        steps, epoch = steps_of_epochs("OfficeHome", pair, EPOCHS, BATCH, data_dir)
-        for methods, length in ((("Untrained",), 1), (METHODS, steps)):
-            planned += grid(
-                methods,
-                ["OfficeHome"],
-                n_trials=1,
-                data_dir=data_dir,
-                envs=pair,
-                task="retrieval",
-                steps=length,
-                checkpoint_freq=epoch,
-                pretrained="moco_v2_800ep",
-                freeze_bn=False,
-            )
-    return planned
+    return comparison("OfficeHome", PAIRS, data_dir)

@@ -11,36 +11,10 @@ Cost: 30 runs of about 1,000,000 images, two views each for UCDIR and ProtoNCE.
 
 from pathlib import Path
 
-from dgbench.spec import RunSpec
-from dgbench.sweep import grid, steps_of_epochs
+from _ucdir import DOMAINNET_PAIRS, comparison
 
-PAIRS = (
-    ("clipart", "sketch"),
-    ("infograph", "real"),
-    ("infograph", "sketch"),
-    ("clipart", "painting"),
-    ("painting", "quickdraw"),
-    ("quickdraw", "real"),
-)
-METHODS = ("ID", "ProtoNCE", "CDS", "PCS", "UCDIR")
-EPOCHS, BATCH = 200, 64
+from dgbench.spec import RunSpec
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    planned = []
-    for pair in PAIRS:
-        steps, epoch = steps_of_epochs("DomainNet7", pair, EPOCHS, BATCH, data_dir)
-        for methods, length in ((("Untrained",), 1), (METHODS, steps)):
-            planned += grid(
-                methods,
-                ["DomainNet7"],
-                n_trials=1,
-                data_dir=data_dir,
-                envs=pair,
-                task="retrieval",
-                steps=length,
-                checkpoint_freq=epoch,
-                pretrained="moco_v2_800ep",
-                freeze_bn=False,
-            )
-    return planned
+    return comparison("DomainNet7", DOMAINNET_PAIRS, data_dir)

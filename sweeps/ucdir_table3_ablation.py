@@ -8,42 +8,22 @@ Cost: 24 runs of about 1,000,000 images in two views.
 
 from pathlib import Path
 
-from dgbench.spec import RunSpec
-from dgbench.sweep import grid, steps_of_epochs
+from _ucdir import DOMAINNET_PAIRS, protocol
 
-PAIRS = (
-    ("clipart", "sketch"),
-    ("infograph", "real"),
-    ("infograph", "sketch"),
-    ("clipart", "painting"),
-    ("painting", "quickdraw"),
-    ("quickdraw", "real"),
-)
+from dgbench.spec import RunSpec
+
 OFF = (
     {"cw_weight": 0.0, "se_weight": 0.0, "dd_weight": 0.0},
     {"se_weight": 0.0, "dd_weight": 0.0},
     {"dd_weight": 0.0},
     {},
 )
-EPOCHS, BATCH = 200, 64
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    planned = []
-    for pair in PAIRS:
-        steps, epoch = steps_of_epochs("DomainNet7", pair, EPOCHS, BATCH, data_dir)
-        for off in OFF:
-            planned += grid(
-                ["UCDIR"],
-                ["DomainNet7"],
-                n_trials=1,
-                data_dir=data_dir,
-                envs=pair,
-                task="retrieval",
-                steps=steps,
-                checkpoint_freq=epoch,
-                pretrained="moco_v2_800ep",
-                freeze_bn=False,
-                hparams=off,
-            )
-    return planned
+    return [
+        spec
+        for pair in DOMAINNET_PAIRS
+        for off in OFF
+        for spec in protocol(["UCDIR"], "DomainNet7", pair, data_dir, hparams=off)
+    ]
