@@ -193,6 +193,11 @@ def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def defaults(declared: Declared) -> dict[str, Any]:
+    """{name: default}."""
+    return {name: default for name, (default, _) in declared.items()}
+
+
 def resolve(
     algorithm: type, dataset: type, chosen: Mapping[str, Any], hparams_seed: int = 0, trial_seed: int = 0
 ) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def resolve(
     Raises ``UsageError`` for an unknown name, a value of another type or one outside its options.
     """
     known = declared(algorithm, dataset)
-    values = {name: default for name, (default, _) in known.items()}
+    values = defaults(known)
     if hparams_seed != 0:
         seed = seed_hash(hparams_seed, trial_seed)
         for name, (_, range_) in known.items():

@@ -17,6 +17,15 @@ DOMAINNET_PAIRS = (
     ("quickdraw", "real"),
 )
 EPOCHS, BATCH = 200, 64
+OFF = (
+    {"cw_weight": 0.0, "se_weight": 0.0, "dd_weight": 0.0},
+    {"se_weight": 0.0, "dd_weight": 0.0},
+    {"dd_weight": 0.0},
+)
+"""Table 3's rows before the full model: IW alone, then with CW, then with SE."""
+FAST = {"key_momentum": 0.99}
+SHORT = FAST | {"cw_weight": 1.0, "se_weight": 0.5, "dd_weight": 0.1, "se_temperature": 0.1}
+"""UCDIR in a short run: its weights for seven classes of DomainNet, and a key network that follows faster."""
 
 
 def protocol(

@@ -10,17 +10,15 @@ Cost: 108 runs, 35 seconds (ID) to 75 (PCS) of one core; 90 minutes of one core 
 
 from pathlib import Path
 
+from _ucdir import FAST, OFF, SHORT
+
 from dgbench.spec import SPLITS, RunSpec
 from dgbench.sweep import grid
 
 PAIRS = {"RotatedMNIST": ("0", "60"), "NoisyMNIST": ("mnist", "noise")}
-FAST = {"key_momentum": 0.99}
-UCDIR = FAST | {"cw_weight": 1.0, "se_weight": 0.5, "dd_weight": 0.1, "se_temperature": 0.1}
 ROWS = (
-    *(("ID", {}), ("ProtoNCE", FAST), ("CDS", {}), ("PCS", {}), ("UCDIR", UCDIR)),
-    ("UCDIR", UCDIR | {"cw_weight": 0.0, "se_weight": 0.0, "dd_weight": 0.0}),
-    ("UCDIR", UCDIR | {"se_weight": 0.0, "dd_weight": 0.0}),
-    ("UCDIR", UCDIR | {"dd_weight": 0.0}),
+    *(("ID", {}), ("ProtoNCE", FAST), ("CDS", {}), ("PCS", {}), ("UCDIR", SHORT)),
+    *(("UCDIR", SHORT | off) for off in OFF),
 )
 IMAGES, BATCH, EPOCHS, LR = 1000, 64, 20, 1e-4
 

@@ -9,22 +9,22 @@ Cost: 12 runs of 150 updates, 2 minutes (ID) to 3 (UCDIR) of one core; 25 minute
 
 from pathlib import Path
 
-from dgbench.hparams import RETRIEVAL_SCRATCH
+from _ucdir import FAST, SHORT
+
+from dgbench.hparams import RETRIEVAL_SCRATCH, defaults
 from dgbench.spec import RunSpec
 from dgbench.sweep import grid
 
 PAIRS = (("art_painting", "photo"), ("photo", "sketch"))
-FAST = {"key_momentum": 0.99}
-UCDIR = FAST | {"cw_weight": 1.0, "se_weight": 0.5, "dd_weight": 0.1, "se_temperature": 0.1}
-ROWS = {"ID": {}, "ProtoNCE": FAST, "CDS": {}, "PCS": {}, "UCDIR": UCDIR}
-SCRATCH = {name: default for name, (default, _) in RETRIEVAL_SCRATCH.items()}
+ROWS = {"ID": {}, "ProtoNCE": FAST, "CDS": {}, "PCS": {}, "UCDIR": SHORT}
 IMAGES, BATCH, EPOCHS = 1000, 64, 10
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
     epoch = IMAGES // BATCH
+    shared = defaults(RETRIEVAL_SCRATCH) | {"batch_size": BATCH}
     rows = [("Untrained", {}, 1)]
-    rows += [(method, SCRATCH | {"batch_size": BATCH} | own, EPOCHS * epoch) for method, own in ROWS.items()]
+    rows += [(method, shared | own, EPOCHS * epoch) for method, own in ROWS.items()]
     return [
         run
         for pair in PAIRS

@@ -12,7 +12,7 @@ Cost: 324 runs of 10,001 updates on 64 images or more; for GPUs.
 from pathlib import Path
 from typing import Any
 
-from dgbench.hparams import on_office
+from dgbench.hparams import defaults, on_office
 from dgbench.spec import RunSpec
 from dgbench.sweep import grid
 
@@ -20,8 +20,7 @@ OWN = ["DAN", "DANN_UDA", "CDAN", "MCC", "MDD", "SCALE"]  # their defaults on Of
 
 
 def schedule(lr: float, lr_gamma: float, weight_decay: float) -> dict[str, Any]:
-    declared = on_office(lr, lr_gamma, weight_decay)["OfficeHome"]
-    return {name: default for name, (default, _) in declared.items()}
+    return defaults(on_office(lr, lr_gamma, weight_decay)["OfficeHome"])
 
 
 SHARED: dict[str, dict[str, Any]] = {

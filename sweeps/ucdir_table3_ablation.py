@@ -8,22 +8,15 @@ Cost: 24 runs of about 1,000,000 images in two views.
 
 from pathlib import Path
 
-from _ucdir import DOMAINNET_PAIRS, protocol
+from _ucdir import DOMAINNET_PAIRS, OFF, protocol
 
 from dgbench.spec import RunSpec
-
-OFF = (
-    {"cw_weight": 0.0, "se_weight": 0.0, "dd_weight": 0.0},
-    {"se_weight": 0.0, "dd_weight": 0.0},
-    {"dd_weight": 0.0},
-    {},
-)
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
     return [
         spec
         for pair in DOMAINNET_PAIRS
-        for off in OFF
+        for off in (*OFF, {})
         for spec in protocol(["UCDIR"], "DomainNet7", pair, data_dir, hparams=off)
     ]

@@ -12,19 +12,28 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from ..dataset import Domain
+from ..dataset import Dataset, Domain
 from ..errors import UsageError
 from ..hparams import SMALL_IMAGES, Declared, LogUniform, seed_hash
 
-SCIKIT_HPARAMS: Declared = {
-    **SMALL_IMAGES,
-    "batch_size": (32, LogUniform(3, 5.5, base=2, integer=True)),  # a domain has some 300 images
-}
 MNIST_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+
+
+class ScikitDigits(Dataset):
+    """How the data sets made of scikit-learn's digits are trained on."""
+
+    num_classes = 10
+    steps = 301
+    checkpoint_freq = 50
+    backbone = "digits_cnn"
+    hparams: ClassVar[Declared] = {
+        **SMALL_IMAGES,
+        "batch_size": (32, LogUniform(3, 5.5, base=2, integer=True)),  # a domain has some 300 images
+    }
 
 
 class Digits(NamedTuple):

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from ..dataset import Dataset, Domain
+from ..dataset import Domain
 from . import _digits
 from .coloredmnist import ColoredMNIST
 
 
-class ColoredDigits(Dataset):
+class ColoredDigits(_digits.ScikitDigits):
     """1,797 digits of 8 x 8 pixels, small or large, whose colour tells more than their shape; no download.
 
     Domains, colours and label noise are ColoredMNIST's; the trial seed decides them.
@@ -16,10 +16,6 @@ class ColoredDigits(Dataset):
     domains = ColoredMNIST.domains
     num_classes = 2
     input_shape = (2, 8, 8)
-    steps = 301
-    checkpoint_freq = 50
-    backbone = "digits_cnn"
-    hparams = _digits.SCIKIT_HPARAMS
 
     def load(self, names: Sequence[str]) -> list[Domain]:
         digits = _digits.scikit_digits()

@@ -7,7 +7,7 @@ from . import _digits
 from ._class_colours import PALETTE, ClassColours
 
 
-class Digits_MP(ClassColours):
+class Digits_MP(_digits.ScikitDigits, ClassColours):
     """1,797 digits of 8 x 8 pixels in the colours of their classes, in their mean at test; no download.
 
     The trial seed decides which quarter is not trained on. 8 x 8 is too small for MNIST_MP's network: the
@@ -15,10 +15,6 @@ class Digits_MP(ClassColours):
     """
 
     input_shape = (3, 8, 8)
-    steps = 301
-    checkpoint_freq = 50
-    backbone = "digits_cnn"
-    hparams = _digits.SCIKIT_HPARAMS
 
     def digits(self) -> tuple[_digits.Digits, np.ndarray, np.ndarray]:
         digits = _digits.scikit_digits()

@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 
-from ..dataset import Dataset, Domain
+from ..dataset import Domain
 from . import _digits
 
 
-class NoisyDigits(Dataset):
+class NoisyDigits(_digits.ScikitDigits):
     """1,797 digits of 8 x 8 pixels, half of them grey, half on noise in random colours; needs no download."""
 
     domains = ("mnist", "noise")
-    num_classes = 10
     input_shape = (3, 8, 8)
-    steps = 301
-    checkpoint_freq = 50
-    backbone = "digits_cnn"
-    hparams = _digits.SCIKIT_HPARAMS
 
     def load(self, names: Sequence[str]) -> list[Domain]:
         digits = _digits.scikit_digits()

@@ -2,23 +2,18 @@
 
 from collections.abc import Sequence
 
-from ..dataset import Dataset, Domain
+from ..dataset import Domain
 from . import _digits
 
 
-class RotatedDigits(Dataset):
+class RotatedDigits(_digits.ScikitDigits):
     """1,797 digits of 8 x 8 pixels in six domains, turned by 0 to 75 degrees; needs no download.
 
     Each image is in exactly one domain, which the trial seed decides.
     """
 
     domains = ("0", "15", "30", "45", "60", "75")
-    num_classes = 10
     input_shape = (1, 8, 8)
-    steps = 301
-    checkpoint_freq = 50
-    backbone = "digits_cnn"
-    hparams = _digits.SCIKIT_HPARAMS
 
     def load(self, names: Sequence[str]) -> list[Domain]:
         digits = _digits.scikit_digits()
