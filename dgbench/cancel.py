@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import launches, lease, squeue, status
+from . import lease, status
+from .launchers import launches, squeue
 from .spec import RunSpec
 
 

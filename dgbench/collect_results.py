@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 from .errors import UsageError, exit_on_usage_error, unknown
 
 if TYPE_CHECKING:
-    from .formats import Table
-    from .runs import Sweep
-    from .selection import Rule
+    from .collect.formats import Table
+    from .collect.runs import Sweep
+    from .collect.selection import Rule
 
 FORMATS = ("text", "markdown", "latex", "csv")
 DOMAINBED = ("domainbed", "domainbed-latex")
@@ -37,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.format not in FORMATS + DOMAINBED:
         raise unknown("format", args.format, FORMATS + DOMAINBED)
-    from . import rules  # numpy comes with them
-    from .load import load
+    from .collect import rules  # numpy comes with them
+    from .collect.load import load
 
     rule = rules.make(args.selection, args.threshold, args.metric)
     sweep = load(args.input_dir, cache=not args.no_cache)
     if args.format in DOMAINBED:
-        from . import domainbed_format
+        from .collect import domainbed_format
 
         unfinished = [run.name for run in sweep.runs if run.state != "done" and len(run.columns)]
         if unfinished:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(document(sweep.runs), args.output)
         return 0
     if args.top:
-        from . import top
+        from .collect import top
 
         _write(top.text(sweep.runs, rule, args.top), args.output)
         return 0
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table]":
     """Every table of a rule that the flags ask for."""
-    from . import comparison, published, tables
+    from .collect import comparison, published, tables
 
     built = tables.build(sweep, rule, args.draws, args.spread)
     if args.trials:
@@ -85,7 +85,7 @@ def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table
 
 
 def _printed(sweep: "Sweep", built: "list[Table]", args: argparse.Namespace) -> str:
-    from . import formats
+    from .collect import formats
 
     printed = formats.FORMATS[args.format](built)
     told = "\n".join([_summary(sweep), *(f"- {note}" for note in sweep.notes)])

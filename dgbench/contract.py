@@ -24,8 +24,8 @@ from . import averaging, hparams, registry
 from .algorithm import Algorithm, Batch, Logs, Problem
 from .build import build as build_run
 from .checkpoint import State
+from .collect.evidence import score
 from .datasets.rotateddigits import RotatedDigits
-from .evidence import score
 from .machine import Machine
 from .meter import Meter
 from .spec import RunSpec

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from . import duplicates, flags, recipes, registry
+from . import duplicates, flags, registry
 from .duplicates import Pair, Scan
 from .errors import UsageError, exit_on_usage_error
 from .files import replace_text
 from .folders import FolderDataset, image_files, subfolders
-from .manifest import miscounted
-from .sources import Content
+from .sources import recipes
+from .sources.manifest import miscounted
+from .sources.source import Content
 from .splits import split
 
 KINDS = ("files", "pixels", "near")

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from . import convert, files, flags, manifest, manual, parquet, progress, recipes, unpack
+from . import files, flags, progress
 from .errors import UsageError, exit_on_usage_error
-from .fetch import FetchError, digest, fetch
-from .sources import Content, File, Source
+from .sources import convert, manifest, manual, parquet, recipes, unpack
+from .sources.fetch import FetchError, digest, fetch
+from .sources.source import Content, File, Source
 
 ADDRESS = ("http://", "https://", "gdrive:", "hf:")
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import launches, slurm_preflight, status
+from . import status
 from .errors import UsageError
+from .launchers import launches, slurm_preflight
 from .plan import plan
 from .spec import RunSpec
 from .status import states
@@ -78,7 +79,7 @@ def _submitter(args: Any) -> Any:
     wanted = slurm_preflight.resources_from(args)
     cluster = slurm_preflight.preflight(wanted)
     try:
-        from .slurm import Submitter
+        from .launchers.slurm import Submitter
     except ImportError:
         raise UsageError("--launcher slurm needs submitit: pip install 'dgbench[slurm]'") from None
     from .launch import machine_from
@@ -99,7 +100,8 @@ def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued:
 
 
 def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
-    from . import launch, pool  # import torch
+    from . import launch
+    from .launchers import pool  # import torch
 
     launch.check(todo)
     machine, folder = launch.machine_from(args), args.output_dir

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import files, process, squeue
+from . import files, process
 from .errors import UsageError
+from .launchers import squeue
 from .process import Process
 
 NAME, LOCK = "lease.json", "lock"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from . import launches, lease, records
+from . import lease, records
 from .errors import UsageError, unknown
+from .launchers import launches
 from .spec import RunSpec
 
 STATES = ("waiting", "queued", "running", "failed", "done")

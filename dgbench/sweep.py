@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import flags, registry, slurm_preflight, status
+from . import flags, registry, status
 from .cancel import cancel
 from .errors import UsageError, exit_on_usage_error, unknown
 from .launch_sweep import dry_run_text, launch_sweep
+from .launchers import slurm_preflight
 from .plan import read_plan
 from .spec import RunSpec
 

@@ -12,9 +12,9 @@ import torch
 from literal_runs import record, write
 
 from dgbench import collect_results, sweep
+from dgbench.collect.evidence import LABEL_FREE
 from dgbench.dataset import Dataset, Domain
 from dgbench.datasets.rotateddigits import RotatedDigits
-from dgbench.evidence import LABEL_FREE
 from dgbench.plan import plan
 from dgbench.records import read_lines
 from dgbench.spec import RunSpec

@@ -37,7 +37,7 @@ def test_latex_is_a_flag_of_old_commands(sweep, capsys):
 
 
 def test_formats_are_those_that_exist():
-    from dgbench import formats
+    from dgbench.collect import formats
 
     assert tuple(formats.FORMATS) == collect_results.FORMATS
 

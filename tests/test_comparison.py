@@ -1,10 +1,11 @@
 import pytest
 from literal_runs import constant, record, spec, write, write_simple
 
-from dgbench import collect_results, comparison, tables, top
+from dgbench import collect_results
+from dgbench.collect import comparison, tables, top
+from dgbench.collect.load import load
+from dgbench.collect.rules import RULES
 from dgbench.errors import UsageError
-from dgbench.load import load
-from dgbench.rules import RULES
 
 TARGETS = ("art", "cartoon", "sketch")
 

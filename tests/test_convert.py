@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dgbench import convert, recipes
+from dgbench.sources import convert, recipes
 
 
 def _make(root: Path, *paths: str) -> None:

@@ -3,9 +3,10 @@ import re
 import pytest
 from literal_runs import SHARED, constant, record, spec, write, write_simple
 
-from dgbench import collect_results, domainbed_format
+from dgbench import collect_results
+from dgbench.collect import domainbed_format
+from dgbench.collect.load import load
 from dgbench.errors import UsageError
-from dgbench.load import load
 
 
 @pytest.fixture(scope="module")

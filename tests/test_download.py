@@ -19,9 +19,10 @@ import pytest
 from loopback import Server, serving
 from PIL import Image
 
-from dgbench import convert, download, fetch, manifest, manual, recipes
+from dgbench import download
 from dgbench.errors import UsageError
-from dgbench.sources import Content, File, Recipe, Source
+from dgbench.sources import convert, fetch, manifest, manual, recipes
+from dgbench.sources.source import Content, File, Recipe, Source
 
 CONTENT = Content(
     "PACS",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from loopback import Server, serving
 
-from dgbench import fetch as module
-from dgbench.fetch import FetchError, fetch
-from dgbench.sources import File
+from dgbench.sources import fetch as module
+from dgbench.sources.fetch import FetchError, fetch
+from dgbench.sources.source import File
 
 DATA = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -6,7 +6,7 @@ import torch
 from golden_vectors import close
 
 from dgbench import label_free
-from dgbench.evidence import LABEL_FREE
+from dgbench.collect.evidence import LABEL_FREE
 from dgbench.label_free import density, validators
 
 torch.set_num_threads(1)

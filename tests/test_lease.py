@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dgbench import files, lease, process, records, squeue
+from dgbench import files, lease, process, records
+from dgbench.launchers import squeue
 
 FORK = multiprocessing.get_context("fork")
 ELSEWHERE = replace(process.me(), host="node7", machine="node7 another boot")

@@ -4,8 +4,8 @@ import math
 import pytest
 from literal_runs import constant, lines_of, plan, record, spec, write, write_simple
 
-from dgbench import load
-from dgbench.columns import HEAD, absent
+from dgbench.collect import load
+from dgbench.collect.columns import HEAD, absent
 from dgbench.errors import UsageError
 
 

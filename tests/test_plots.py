@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dgbench import course, load, plots, pseudo_curves, rules, tables, train
+from dgbench import course, plots, pseudo_curves, train
+from dgbench.collect import load, rules, tables
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.report import drawings

@@ -21,10 +21,11 @@ from sweeps_by_process import (
     writers,
 )
 
-from dgbench import launches, lease, process, status, sweep
+from dgbench import lease, process, status, sweep
 from dgbench.errors import UsageError
+from dgbench.launchers import launches
+from dgbench.launchers.pool import _machines
 from dgbench.machine import Machine
-from dgbench.pool import _machines
 
 LONG = ("--steps", "100000", "--launcher", "pool", "--workers", "2")
 SHORT = ("--launcher", "pool", "--workers", "2")

@@ -8,12 +8,12 @@ import sys
 import pytest
 from literal_runs import constant, plan, record, spec, write, write_simple
 
+from dgbench.collect.stats import Ranks
 from dgbench.errors import UsageError
 from dgbench.report import __main__ as report
 from dgbench.report import figures, page
 from dgbench.report.runs import command
 from dgbench.spec import RunSpec
-from dgbench.stats import Ranks
 
 pytest.importorskip("matplotlib")
 TARGETS = ("art", "cartoon", "sketch")

@@ -15,17 +15,18 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 
-from dgbench import course, galleries, plots, published, retrieval, rules, sweep, tables, train
+from dgbench import course, galleries, plots, retrieval, sweep, train
 from dgbench.algorithms.ucdir import UCDIR
 from dgbench.build import build
 from dgbench.checkpoint import State
+from dgbench.collect import published, rules, tables
+from dgbench.collect.load import load
 from dgbench.errors import UsageError
-from dgbench.load import load
 from dgbench.machine import Machine
 from dgbench.meter import Meter
 from dgbench.networks import moco, projection
 from dgbench.networks.backbones import ResNet
-from dgbench.sources import File
+from dgbench.sources.source import File
 from dgbench.spec import RunSpec
 
 torch.set_num_threads(1)
@@ -394,7 +395,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tor
     folder.mkdir(parents=True)
     path = folder / moco.MOCO["moco_v2_800ep"].name
     torch.save({"state_dict": state}, path)
-    from dgbench.fetch import digest
+    from dgbench.sources.fetch import digest
 
     file = File("https://nowhere.invalid/weights", path.name, md5=digest(path, "md5")[:8])
     monkeypatch.setitem(moco.MOCO, "moco_v2_800ep", file)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from literal_runs import constant, record, spec, write, write_simple
 
-from dgbench import load, run_cache
+from dgbench.collect import load, run_cache
 
 
 @pytest.fixture

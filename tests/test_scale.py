@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from generate_sweep import write_domainbed, write_ours
 
-from dgbench import formats, rules, run_cache, tables
-from dgbench.load import load
+from dgbench.collect import formats, rules, run_cache, tables
+from dgbench.collect.load import load
 
 pytestmark = pytest.mark.slow
 RECORDS = int(os.environ.get("DGBENCH_SCALE", "20000"))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from literal_runs import constant, record, spec
 
-from dgbench import domainbed_records, rules
+from dgbench.collect import domainbed_records, rules
+from dgbench.collect.rules import RULES
+from dgbench.collect.runs import of_lines
+from dgbench.collect.selection import Rule, select
 from dgbench.errors import UsageError
-from dgbench.rules import RULES
-from dgbench.runs import of_lines
-from dgbench.selection import Rule, select
 
 
 def run_of(run, *checkpoints, state="done"):

@@ -14,7 +14,7 @@ import slurm_cluster
 from slurm_cluster import Cluster
 from sweeps_by_process import call, results, start, starts, states, wait_for, writers
 
-from dgbench import launches
+from dgbench.launchers import launches
 
 pytestmark = [
     pytest.mark.slurm,

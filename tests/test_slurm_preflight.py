@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dgbench import slurm_preflight, squeue, sweep
+from dgbench import sweep
 from dgbench.errors import UsageError
-from dgbench.slurm_preflight import Resources
+from dgbench.launchers import slurm_preflight, squeue
+from dgbench.launchers.slurm_preflight import Resources
 
 
 def resources(*flags: str) -> Resources:

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from dgbench import stats
+from dgbench.collect import stats
 
 
 def test_standard_error_by_hand():

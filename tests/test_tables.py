@@ -6,10 +6,10 @@ import re
 import pytest
 from literal_runs import SHARED, constant, plan, record, spec, write, write_simple
 
-from dgbench import formats, tables
+from dgbench.collect import formats, tables
+from dgbench.collect.load import load
+from dgbench.collect.rules import RULES, early_stopping
 from dgbench.errors import UsageError
-from dgbench.load import load
-from dgbench.rules import RULES, early_stopping
 
 TARGETS = ("art", "cartoon", "sketch")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dgbench.unpack import UnpackError, _Bounded, is_archive, unpack
+from dgbench.sources.unpack import UnpackError, _Bounded, is_archive, unpack
 
 FILES = {"PACS/photo/dog/a.jpg": b"one", "PACS/photo/dog/b c.jpg": b"two" * 1000, "PACS/empty.txt": b""}
 

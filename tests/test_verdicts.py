@@ -4,10 +4,10 @@ import json
 import pytest
 from literal_runs import spec, write_simple
 
-from dgbench import published, stats, verdicts
-from dgbench.load import load
-from dgbench.rules import RULES
-from dgbench.tables import build
+from dgbench.collect import published, stats, verdicts
+from dgbench.collect.load import load
+from dgbench.collect.rules import RULES
+from dgbench.collect.tables import build
 
 PAPER = """paper,table,task,dataset,method,column,metric,value,spread
 "PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,accuracy,66.1,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..fetch import FetchError, fetch
-from ..sources import File
+from ..sources.fetch import FetchError, fetch
+from ..sources.source import File
 
 _QUERY = "module.encoder_q."
 _FOLDER = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"

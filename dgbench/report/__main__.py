@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import comparison, files, flags, load, published, records, rules, tables
+from .. import files, flags, records
+from ..collect import comparison, load, published, rules, tables
+from ..collect.formats import Table
+from ..collect.rows import natural
+from ..collect.rules import RULES
+from ..collect.runs import Run, Sweep
+from ..collect.selection import Rule
 from ..errors import UsageError, exit_on_usage_error
-from ..formats import Table
-from ..rows import natural
-from ..rules import RULES
-from ..runs import Run, Sweep
-from ..selection import Rule
 from . import drawings, figures, samples
 from .page import Html, document, figure, join, section, tag
 from .runs import commands, data, matrix, pictures

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from .. import evidence
-from ..comparison import cost
-from ..evidence import metric
-from ..formats import Row, Table
-from ..runs import Run
-from ..selection import ballots, mean
+from ..collect import evidence
+from ..collect.comparison import cost
+from ..collect.evidence import metric
+from ..collect.formats import Row, Table
+from ..collect.runs import Run
+from ..collect.selection import ballots, mean
 from . import figures
 from .figures import Bars, Figure, Line, Point
 

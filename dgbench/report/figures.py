@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..collect.stats import LEVEL, Ranks
 from ..errors import UsageError
-from ..stats import LEVEL, Ranks
 
 SERIES = 8
 """Colours of the page, ``--s1`` ... in page.css; more methods are told apart by their markers."""

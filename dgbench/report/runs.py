@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from ..formats import Table
-from ..rows import natural
-from ..runs import Run, Settings
-from ..selection import Column
+from ..collect.formats import Table
+from ..collect.rows import natural
+from ..collect.runs import Run, Settings
+from ..collect.selection import Column
 from ..spec import RunSpec
 from .page import Html, csv_text, details, download, escape, join, picture, table, tag
 

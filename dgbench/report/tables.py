@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .. import formats
-from ..formats import Cell, Row, Table
+from ..collect import formats
+from ..collect.formats import Cell, Row, Table
 from .page import Html, details, download, escape, join, table, tag
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from . import directions
-from .errors import UsageError
 from .evidence import is_held_out_pair
 from .formats import Cell, Row, Table, measure, row_of
 from .rows import Group, natural

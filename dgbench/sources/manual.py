@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .sources import Content, File, Recipe
+from .source import Content, File, Recipe
 
 
 def layout(content: Content) -> str:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from . import files, image_cache, records
+from .. import files, image_cache, records
+from ..spec import RunSpec
 from .columns import Columns
 from .runs import CELL, Run, Settings, settings
-from .spec import RunSpec
 
 VERSION = 1
 LEAST_BYTES = 8 * 2**20

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import files, lease, squeue
+from .. import files, lease
+from . import squeue
 
 FOLDER = ".submit"
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import __version__, files, progress
-from .sources import File
+from .. import __version__, files, progress
+from .source import File
 
 BLOCK = 1 << 18  # bytes
 TIMEOUT = 60.0  # seconds without a byte

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .errors import UsageError
+from ..errors import UsageError
 
 CLIENT_SECONDS = 60
 """Slurm's own commands give up after 9 to 100 s, by their configuration."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import files
+from .. import files
+from ..decode import parallel
+from ..folders import subfolders
 from .convert import is_image
-from .decode import parallel
 from .fetch import digest
-from .folders import subfolders
-from .sources import Content
+from .source import Content
 
 NAME = ".dgbench-manifest.json"
 

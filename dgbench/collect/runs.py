@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from . import records
+from .. import records
+from ..records import Record
+from ..spec import RunSpec
 from .columns import Columns, columns
-from .records import Record
-from .spec import RunSpec
 
 Settings = tuple[tuple[str, Any], ...]  # ((field of RunSpec, its value; a mapping as JSON), ...)
 CELL = ("test_envs", "source_envs", "trial_seed", "hparams_seed")

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import UsageError
+from ..spec import RunSpec
 from .columns import absent
-from .errors import UsageError
 from .runs import Run
-from .spec import RunSpec
 
 METRICS: Mapping[str, str] = {"retrieval": "P@1"}
 """{task: the metric that its validation and test parts are scored by}; ``DEFAULT_METRIC`` for the others."""

@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import registry, verdicts
-from .errors import UsageError
+from .. import registry
+from ..errors import UsageError
+from . import verdicts
 from .formats import Cell, Row, Table
 from .rules import RULES
 
-FOLDER = Path(__file__).parents[1] / "results" / "published"
+FOLDER = Path(__file__).parents[2] / "results" / "published"
 
 
 def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:

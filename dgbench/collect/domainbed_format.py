@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import registry
-from .errors import UsageError
+from .. import registry
+from ..errors import UsageError
 from .rows import natural, weights_label
 from .rules import RULES
 from .runs import Run, Settings

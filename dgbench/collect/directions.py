@@ -7,8 +7,8 @@ direction, and a table one metric, as in UCDIR's.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from . import registry
-from .errors import UsageError
+from .. import registry
+from ..errors import UsageError
 from .runs import Run
 
 TASK = "retrieval"

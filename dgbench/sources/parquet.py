@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from ..errors import UsageError
 
 LABELS = ("label", "labels", "class", "category")
 DOMAINS = ("domain", "domains", "env", "style")

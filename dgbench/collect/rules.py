@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .errors import UsageError, unknown
+from ..errors import UsageError, unknown
+from ..spec import RunSpec
 from .evidence import LABEL_FREE, domain_of
 from .selection import Candidates, Rule
-from .spec import RunSpec
 
 DEFAULT = "training_domain_validation"
 ORACLE = "oracle"

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .errors import UsageError
+from ..errors import UsageError
 from .evidence import Evidence, Keys, accuracy, evidence, is_held_out_pair
 from .runs import Run, Settings
 

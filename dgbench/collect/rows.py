@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from itertools import product
 from typing import Any
 
-from . import registry
-from .errors import UsageError
+from .. import registry
+from ..errors import UsageError
 from .evidence import is_held_out_pair
 from .formats import Cell, Row, measure, row_of
 from .runs import Run, Settings

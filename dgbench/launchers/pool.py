@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import records
-from .launch import LOOK_SECONDS, Bar, Todo, attempt_together
-from .machine import Machine
-from .spec import RunSpec
+from .. import records
+from ..launch import LOOK_SECONDS, Bar, Todo, attempt_together
+from ..machine import Machine
+from ..spec import RunSpec
 
 DEATHS = 3
 

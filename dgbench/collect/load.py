@@ -9,11 +9,12 @@ from pathlib import Path
 
 import orjson
 
-from . import domainbed_records, records, run_cache
-from .errors import UsageError
-from .records import Record
+from .. import records
+from ..errors import UsageError
+from ..records import Record
+from ..spec import RunSpec
+from . import domainbed_records, run_cache
 from .runs import Run, Sweep, of_lines
-from .spec import RunSpec
 
 
 def load(folder: Path, cache: bool = True) -> Sweep:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .folders import EXTENSIONS, subfolders
-from .sources import Content, Recipe
+from ..folders import EXTENSIONS, subfolders
+from .source import Content, Recipe
 
 PARTS = {"train", "val", "valid", "validation", "test", "crossval", "images"}
 """Folders between a domain and its classes in some copies; their images are put together again."""

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from . import progress
+from .. import progress
 
 RATIO = 100  # images hardly compress, texts some 20-fold
 FLOOR = 1 << 26  # bytes that any archive may unpack to

@@ -22,14 +22,15 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from tqdm import tqdm
 
-from . import image_cache, launches, lease, records, squeue
-from .cost import seconds_per_run
-from .errors import UsageError
-from .launch import serial
+from .. import image_cache, lease, records
+from ..cost import seconds_per_run
+from ..errors import UsageError
+from ..launch import serial
+from ..machine import Machine, code_version
+from ..spec import RunSpec
+from . import launches, squeue
 from .launches import Array, Launch
-from .machine import Machine, code_version
 from .slurm_preflight import Cluster, Resources
-from .spec import RunSpec
 
 TASK_SECONDS = 450.0
 """What a task should last: starting one costs seconds, and a lost one at most this."""

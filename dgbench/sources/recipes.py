@@ -6,9 +6,9 @@ or from the host itself; the numbers of images are in ``datasets/``.
 
 import re
 
-from . import registry
-from .errors import unknown
-from .sources import Content, File, Recipe, Source
+from .. import registry
+from ..errors import unknown
+from .source import Content, File, Recipe, Source
 
 
 def names() -> list[str]:
@@ -34,7 +34,7 @@ def _plain(name: str) -> str:
 def _declared(name: str, recipe: Recipe) -> Content:
     """What the data set's own class in ``datasets/`` declares."""
     cls: type = registry.find("datasets", name)
-    from .folders import FolderDataset
+    from ..folders import FolderDataset
 
     assert issubclass(cls, FolderDataset)
     return Content(cls.folder, cls.domains, cls.num_classes, cls.counts, recipe.class_counts)

@@ -9,9 +9,9 @@ from functools import cache
 from itertools import count, takewhile
 from typing import Any
 
-from . import registry
-from .errors import UsageError
-from .spec import RunSpec
+from .. import registry
+from ..errors import UsageError
+from ..spec import RunSpec
 
 
 def spec(line: dict[str, Any]) -> RunSpec:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .records import Record, seconds
+from ..records import Record, seconds
 
 HEAD = ("step", "weights", "seconds", "memory_gb")
 """The columns that every run has; metrics and ``loss/<name>`` follow."""

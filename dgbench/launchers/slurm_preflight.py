@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..errors import UsageError, unknown
 from . import squeue
-from .errors import UsageError, unknown
 
 OWN_OPTIONS = ("array", "error", "job-name", "open-mode", "output", "signal", "wrap")
 FLAGS = {

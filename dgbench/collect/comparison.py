@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..errors import UsageError
 from . import stats
-from .errors import UsageError
 from .formats import Cell, Row, Table
 from .runs import Run
 

@@ -1,0 +1,1 @@
+"""How runs are executed elsewhere than in this process: worker processes, and Slurm."""
