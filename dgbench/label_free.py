@@ -14,7 +14,8 @@ NEIGHBOURHOOD = 4096
 def validators(logits: Tensor) -> dict[str, float]:
     """Of logits (n, C), in nats: mean entropy, information maximisation, mean confidence, and ``density``.
 
-    im: entropy of the mean prediction less the mean entropy. ``evidence.LABEL_FREE`` has their better ends.
+    im: entropy of the mean prediction less the mean entropy.
+    ``collect.evidence.LABEL_FREE`` has their better ends.
     """
     p = logits.softmax(1)
     mean_entropy = _entropy(logits.log_softmax(1)).mean()

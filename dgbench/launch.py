@@ -1,4 +1,4 @@
-"""How a list of specs is executed here: one after another, or by a pool of processes (``pool.py``).
+"""How a list of specs is executed here: one after another, or by a pool of processes (``launchers/pool.py``).
 
 Two launches on one folder share the work: a run is taken by who is first to hold its lease, and one that
 another process is writing is looked at again until it is done, or until its writer is gone.

@@ -2,8 +2,8 @@
 
 A record is one JSON line of ``results.jsonl``; there is one per (evaluation, weights). Its ``metrics`` are
 keyed ``<domain>/<part>/<metric>``, and its ``parts`` say which ``<domain>/<part>`` a selection rule may read
-("validation"), which are reported ("test") and which only the oracle reads ("oracle"). ``load.py`` reads
-them.
+("validation"), which are reported ("test") and which only the oracle reads ("oracle").
+``collect/load.py`` reads them.
 """
 
 import contextlib
