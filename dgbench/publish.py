@@ -13,6 +13,7 @@ from pathlib import Path
 from . import collect_results, files, flags, records
 from .errors import UsageError, exit_on_usage_error
 from .plan import read_plan
+from .spec import RunSpec
 from .status import states
 
 
@@ -30,22 +31,23 @@ def publish(folder: Path, to: Path, command: str, note: str = "") -> None:
     packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
     files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
     collect_results.main(["--input_dir", str(to), "--format", "markdown", "--output", str(to / "table.md")])
-    files.replace_text(to / "README.md", _about(to, plan[0].dataset, len(plan), lines, command, note))
+    files.replace_text(to / "README.md", _about(to, plan, lines, command, note))
 
 
 def _lines(folder: Path) -> list[str]:
     return (folder / "results.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
 
 
-def _about(to: Path, dataset: str, runs: int, lines: Sequence[str], command: str, note: str) -> str:
+def _about(to: Path, plan: Sequence[RunSpec], lines: Sequence[str], command: str, note: str) -> str:
     read = [json.loads(line) for line in lines]
+    data = " and ".join(sorted({spec.dataset for spec in plan}))
     hours = sum(map(records.seconds, read)) / 3600
     code = ", ".join(sorted({r["code"] for r in read}))
     text = f"""# {to.name}
 
 `{command}`
 
-{runs} runs on {dataset}, {len(read)} records, {hours:.1f} hours of training and evaluation summed over the
+{len(plan)} runs on {data}, {len(read)} records, {hours:.1f} hours of training and evaluation summed over the
 runs, code {code}. Print the table: `python -m dgbench.collect_results --input_dir results/{to.name}`
 """
     return text + (f"\n{note}\n" if note else "") + "\n" + (to / "table.md").read_text(encoding="utf-8")
