@@ -41,7 +41,7 @@ class Campaign:
 
     def run(self, kills: int) -> None:
         """Faults until there were so many kills; then only what makes the sweep end."""
-        faults = [self.tear_a_record, self.damage_a_checkpoint, self.let_clocks_jump]
+        faults = [self.tear_records, self.damage_checkpoints, self.let_clocks_jump]
         faults += [self.fill_the_disk, self.lose_the_right_to_write] if self.is_disk else []
         next_fault, kills_per_fault = itertools.cycle(faults), max(4, kills // 20)
         while not self.is_over():
@@ -108,16 +108,18 @@ class Campaign:
     def unfinished(self, name: str) -> list[Path]:
         return [path for path in self.out.glob(f"*/{name}") if not (path.parent / "done").exists()]
 
-    def tear_a_record(self) -> None:
+    def tear_records(self) -> None:
         self.kill_all()
-        for path in self.unfinished("results.jsonl")[:1]:
+        for path in self.unfinished("results.jsonl"):
             with open(path, "ab") as file:
                 file.write(b'{"step": 7, "metr')
             self.counts["torn records"] += 1
 
-    def damage_a_checkpoint(self) -> None:
+    def damage_checkpoints(self) -> None:
+        """Of every unfinished run, once there is one with a checkpoint."""
+        wait_for(lambda: self.unfinished("checkpoint.pt") or all(p.poll() is not None for p in self.pools))
         self.kill_all()
-        for path in self.unfinished("checkpoint.pt")[:1]:
+        for path in self.unfinished("checkpoint.pt"):
             content = bytearray(path.read_bytes())
             at = self.random.randrange(len(content))
             if self.random.random() < 0.5:
