@@ -1,6 +1,7 @@
 """Sweeps started as users start them, by their own processes."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -33,8 +34,14 @@ def command(what: str, out: Path, *extra: str, run: str = "") -> list[str]:
 
 
 def start(*args: Any, run: str = "", **options: Any) -> "subprocess.Popen[str]":
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    return subprocess.Popen(command(*args, run=run), **{**pipes, **options})
+    own = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    own["preexec_fn"] = _heed_ctrl_c
+    return subprocess.Popen(command(*args, run=run), **{**own, **options})
+
+
+def _heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would a process started by that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def call(*args: Any, expect: int = 0, **options: Any) -> str:

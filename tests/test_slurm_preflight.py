@@ -62,7 +62,9 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_runs_are_put_together_by_their_cost() -> None:
-    slurm = pytest.importorskip("dgbench.slurm", reason="submitit is not installed")
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    from dgbench.launchers import slurm
+
     runs = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=4, steps=1)
     assert [len(task) for task in slurm.split(runs, 10)] == [10, 10, 4]
     assert len(slurm.split(runs, 0)) == 1, "seconds each"
@@ -71,7 +73,9 @@ def test_runs_are_put_together_by_their_cost() -> None:
 
 
 def test_a_signal_while_a_task_imports_does_not_end_it() -> None:
-    slurm = pytest.importorskip("dgbench.slurm", reason="submitit is not installed")
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    from dgbench.launchers import slurm
+
     script = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive', *os.sys.argv[1:])"
     command = [*shlex.split(slurm.DEAF), sys.executable, "-c", script, "a b", "'$(c)\""]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
