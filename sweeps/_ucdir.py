@@ -1,13 +1,16 @@
 """The protocol of UCDIR's tables (Hu and Lee, ECCV 2022): one run of each pair of domains, 200 epochs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dgbench.spec import RunSpec
 from dgbench.sweep import grid, steps_of_epochs
 
-METHODS = ("ID", "ProtoNCE", "CDS", "PCS", "UCDIR")
+COMPARISON: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Untrained", {"steps": 1}),
+    *((method, {}) for method in ("ID", "ProtoNCE", "CDS", "PCS", "UCDIR")),
+)
 DOMAINNET_PAIRS = (
     ("clipart", "sketch"),
     ("infograph", "real"),
@@ -29,27 +32,24 @@ SHORT = FAST | {"cw_weight": 1.0, "se_weight": 0.5, "dd_weight": 0.1, "se_temper
 
 
 def protocol(
-    methods: Iterable[str], dataset: str, pair: tuple[str, str], data_dir: Path | None, **fixed: Any
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    dataset: str,
+    pairs: Iterable[tuple[str, str]],
+    data_dir: Path | None,
 ) -> list[RunSpec]:
-    """The runs of a pair; fixed: fields of ``RunSpec`` beside or in place of the protocol's."""
-    steps, epoch = steps_of_epochs(dataset, pair, EPOCHS, BATCH, data_dir)
-    values = {"steps": steps, "checkpoint_freq": epoch, "pretrained": "moco_v2_800ep", "freeze_bn": False}
-    return grid(
-        list(methods),
-        [dataset],
-        n_trials=1,
-        data_dir=data_dir,
-        envs=pair,
-        task="retrieval",
-        **{**values, **fixed},
-    )
-
-
-def comparison(dataset: str, pairs: Iterable[tuple[str, str]], data_dir: Path | None) -> list[RunSpec]:
-    """Of each pair: the untrained network, then the methods."""
-    return [
-        spec
-        for pair in pairs
-        for methods, length in ((("Untrained",), {"steps": 1}), (METHODS, {}))
-        for spec in protocol(methods, dataset, pair, data_dir, **length)
-    ]
+    """Of each pair, the rows: a method, and fields of ``RunSpec`` in place of the protocol's."""
+    planned = []
+    for pair in pairs:
+        steps, epoch = steps_of_epochs(dataset, pair, EPOCHS, BATCH, data_dir)
+        values = {"steps": steps, "checkpoint_freq": epoch, "pretrained": "moco_v2_800ep", "freeze_bn": False}
+        for method, own in rows:
+            planned += grid(
+                [method],
+                [dataset],
+                n_trials=1,
+                data_dir=data_dir,
+                envs=pair,
+                task="retrieval",
+                **{**values, **own},
+            )
+    return planned

@@ -10,7 +10,7 @@ Cost: 30 runs of about 1,760,000 images, two views each for UCDIR and ProtoNCE.
 
 from pathlib import Path
 
-from _ucdir import comparison
+from _ucdir import COMPARISON, protocol
 
 from dgbench.spec import RunSpec
 
@@ -25,4 +25,4 @@ PAIRS = (
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    return comparison("OfficeHome", PAIRS, data_dir)
+    return protocol(COMPARISON, "OfficeHome", PAIRS, data_dir)

@@ -11,10 +11,10 @@ Cost: 30 runs of about 1,000,000 images, two views each for UCDIR and ProtoNCE.
 
 from pathlib import Path
 
-from _ucdir import DOMAINNET_PAIRS, comparison
+from _ucdir import COMPARISON, DOMAINNET_PAIRS, protocol
 
 from dgbench.spec import RunSpec
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    return comparison("DomainNet7", DOMAINNET_PAIRS, data_dir)
+    return protocol(COMPARISON, "DomainNet7", DOMAINNET_PAIRS, data_dir)

@@ -14,9 +14,5 @@ from dgbench.spec import RunSpec
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    return [
-        spec
-        for pair in DOMAINNET_PAIRS
-        for off in (*OFF, {})
-        for spec in protocol(["UCDIR"], "DomainNet7", pair, data_dir, hparams=off)
-    ]
+    rows = [("UCDIR", {"hparams": off}) for off in (*OFF, {})]
+    return protocol(rows, "DomainNet7", DOMAINNET_PAIRS, data_dir)
