@@ -58,7 +58,7 @@ class Campaign:
 
     def keep_launched(self) -> None:
         """One or two launches at a time; failed runs are tried again."""
-        self.pools = [pool for pool in self.pools if pool.poll() is None]
+        self.pools = self.living()
         if not self.pools and "failed" in states(self.out):
             self.counts["retries"] += 1
             self.launch("retry")
@@ -81,7 +81,7 @@ class Campaign:
 
     def kill_a_launch(self, kills: int) -> None:
         time.sleep(self.random.uniform(0, 3))
-        living = [pool for pool in self.pools if pool.poll() is None]
+        living = self.living()
         if living and self.counts["kill -9"] < kills:
             self.end(self.random.choice(living))
 
@@ -101,9 +101,11 @@ class Campaign:
 
     def kill_all(self) -> None:
         """What is damaged next must have no writer, as after a crash of the machine."""
-        for pool in self.pools:
-            if pool.poll() is None:
-                self.end(pool)
+        for pool in self.living():
+            self.end(pool)
+
+    def living(self) -> "list[subprocess.Popen[str]]":
+        return [pool for pool in self.pools if pool.poll() is None]
 
     def unfinished(self, name: str) -> list[Path]:
         return [path for path in self.out.glob(f"*/{name}") if not (path.parent / "done").exists()]
@@ -117,7 +119,7 @@ class Campaign:
 
     def damage_checkpoints(self) -> None:
         """Of every unfinished run, once there is one with a checkpoint."""
-        wait_for(lambda: self.unfinished("checkpoint.pt") or all(p.poll() is not None for p in self.pools))
+        wait_for(lambda: self.unfinished("checkpoint.pt") or not self.living())
         self.kill_all()
         for path in self.unfinished("checkpoint.pt"):
             content = bytearray(path.read_bytes())

@@ -41,7 +41,7 @@ def start(*args: Any, run: str = "", **options: Any) -> "subprocess.Popen[str]":
 
 def _heed_ctrl_c() -> None:
     """What a shell starts in the background ignores SIGINT, and so would a process started by that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def call(*args: Any, expect: int = 0, **options: Any) -> str:

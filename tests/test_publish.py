@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dgbench import collect_results, publish, sweep
+from dgbench.errors import UsageError
 
 FLAGS = "--algorithms ERM --n_trials 1 --steps 2 --launcher serial --skip_model_save"
 
@@ -42,6 +43,6 @@ def test_a_sweep_that_is_not_done_is_not_published(tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
     launch(out, "ColoredDigits")
     next(out.glob("*/done")).unlink()
-    with pytest.raises(publish.UsageError, match="1 of 3 runs that are not done"):
+    with pytest.raises(UsageError, match="1 of 3 runs that are not done"):
         publish.main(["--input_dir", str(out), "--output_dir", str(kept), "--command", "x"])
     assert not kept.exists()
