@@ -39,7 +39,7 @@ def method_table() -> str:
         assert title is not None, (
             f"the first line of {name}'s docstring is not 'Name: Title (Authors, VENUE YEAR).'"
         )
-        arxiv = re.search(r"arXiv:? ?(\d{4}\.\d{4,5})", text)
+        arxiv = re.search(r"^arXiv (\d{4}\.\d{4,5})", text, re.MULTILINE)  # its own: a line begins with it
         link = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else ""
         cls: Any = registry.find("algorithms", name)
         able = ", ".join(short for task, short in SHORT.items() if task in cls.tasks)

@@ -19,6 +19,12 @@ def test_the_readme_holds_the_table_of_methods() -> None:
     assert held is not None and held[1] == listing.method_table(), "run: python -m dgbench.list --markdown"
 
 
+def test_a_method_is_linked_to_its_own_paper_alone() -> None:
+    rows = {row.split("`")[1]: row for row in listing.method_table().splitlines() if "`" in row}
+    assert "arxiv.org/abs/2106.07916" in rows["RCL"]
+    assert "arxiv.org" not in rows["SCALE"]  # no id of its own; its docstring cites SePiCo's
+
+
 def test_the_readme_shows_the_table_that_its_records_give(capsys: pytest.CaptureFixture[str]) -> None:
     folder = README.parent / "results" / "rotated_digits"
     assert collect_results.main(["--input_dir", str(folder), "--format", "markdown"]) == 0
