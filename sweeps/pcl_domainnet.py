@@ -10,26 +10,10 @@ Cost: 90 runs of about 1.8 (PCL) or 2.4 million training images each.
 
 from pathlib import Path
 
+from _pcl import table
+
 from dgbench.spec import RunSpec
-from dgbench.sweep import grid
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    others = grid(
-        ["MixStyle", "SagNet", "CORAL", "ERM"],
-        ["DomainNet"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=15001,
-        checkpoint_freq=500,
-    )
-    pcl = grid(
-        ["PCL"],
-        ["DomainNet"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=15001,
-        checkpoint_freq=3000,
-        hparams={"variant": "official", "batch_size": 24},
-    )
-    return others + pcl
+    return table("DomainNet", data_dir, pcl=(15001, 3000), others=(15001, 500), batch_size=24)

@@ -9,26 +9,10 @@ Cost: 60 runs of about 290,000 (PCL) or 480,000 training images each.
 
 from pathlib import Path
 
+from _pcl import table
+
 from dgbench.spec import RunSpec
-from dgbench.sweep import grid
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    others = grid(
-        ["MixStyle", "SagNet", "CORAL", "ERM"],
-        ["OfficeHome"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=5001,
-        checkpoint_freq=100,
-    )
-    pcl = grid(
-        ["PCL"],
-        ["OfficeHome"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=3001,
-        checkpoint_freq=300,
-        hparams={"variant": "official"},
-    )
-    return others + pcl
+    return table("OfficeHome", data_dir, pcl=(3001, 300))

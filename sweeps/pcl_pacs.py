@@ -9,26 +9,10 @@ Cost: 60 runs of about 480,000 training images each.
 
 from pathlib import Path
 
+from _pcl import table
+
 from dgbench.spec import RunSpec
-from dgbench.sweep import grid
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
-    others = grid(
-        ["MixStyle", "SagNet", "CORAL", "ERM"],
-        ["PACS"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=5001,
-        checkpoint_freq=100,
-    )
-    pcl = grid(
-        ["PCL"],
-        ["PACS"],
-        data_dir=data_dir,
-        averaging=("swad",),
-        steps=4801,
-        checkpoint_freq=300,
-        hparams={"variant": "official"},
-    )
-    return others + pcl
+    return table("PACS", data_dir, pcl=(4801, 300))
