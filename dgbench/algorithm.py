@@ -5,14 +5,15 @@ overrides ``loss`` alone. It never calls ``.item()``, ``.cuda()``, ``print`` or 
 data set's name or the target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from . import networks
+from . import networks, schedule
 from .hparams import Declared
 
 Logs = dict[str, Tensor]
@@ -128,6 +129,20 @@ class Algorithm(nn.Module):
         """(N, C, H, W) -> (N, F)."""
         return self.featurizer(x)
 
+    def apart(self, network: Callable[[Tensor], Tensor], x: Tensor, groups: int) -> Tensor:
+        """``network(x)`` of consecutive groups of rows, equal in size, such as the domains of a batch.
+
+        Where batch norm trains, a call for each group, whose statistics are its own; else one for all.
+        """
+        return (
+            torch.cat([network(rows) for rows in x.chunk(groups)]) if self.batch_norm_trains else network(x)
+        )
+
+    @cached_property
+    def batch_norm_trains(self) -> bool:
+        """Whether any batch norm takes its statistics from the batch in training; first asked there."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.modules())
+
     def forward(self, x: Tensor) -> Tensor:
         """What evaluation reads: (N, C, H, W) -> logits (N, num_classes); of retrieval, embeddings (N, F)."""
         return self.classifier(self.features(x))
@@ -170,27 +185,30 @@ class Algorithm(nn.Module):
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Fresh optimizers; called once, and again after ``reset_optimizers``."""
-        return [self.optimizer(self.groups())]
+        return [self.optimizer(self.parameters())]
 
-    def groups(self) -> Any:
-        """The parameters; as two groups where the featurizer has its own learning rate."""
-        factor = self.hp["featurizer_lr"]
-        if factor == 1:
-            return self.parameters()
-        own = list(self.featurizer.parameters())
-        known = {id(p) for p in own}
-        others = [p for p in self.parameters() if id(p) not in known]
-        return [{"params": own, "lr": self.hp["lr"] * factor}, {"params": others}]
+    def optimizer(
+        self, params: Iterable[Tensor], lr: float | None = None, *others: dict[str, Any]
+    ) -> torch.optim.Optimizer:
+        """The run's optimizer with its learning rate and weight decay: Adam unless it says otherwise.
 
-    def optimizer(self, params: Any, lr: float | None = None) -> torch.optim.Optimizer:
-        """The run's optimizer with its learning rate and weight decay: Adam unless it says otherwise."""
+        Those of the featurizer among ``params`` have the learning rate featurizer_lr * lr; others: more
+        groups of parameters, with what is different for them.
+        """
         lr, decay = self.hp["lr"] if lr is None else lr, self.hp["weight_decay"]
+        params, factor = list(params), self.hp["featurizer_lr"]
+        groups: list[dict[str, Any]] = [{"params": params}]
+        if factor != 1:
+            known = {id(p) for p in self.featurizer.parameters()}
+            slow, rest = ([p for p in params if (id(p) in known) == inside] for inside in (True, False))
+            groups = [{"params": slow, "lr": lr * factor}, {"params": rest}]
+        groups += others
         if self.hp["optimizer"] == "adamw":
-            return torch.optim.AdamW(params, lr=lr, weight_decay=decay, fused=self._fused)
+            return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=self._fused)
         if self.hp["optimizer"] == "sgd":
             own = {"momentum": self.hp["momentum"], "nesterov": self.hp["nesterov"]}
-            return torch.optim.SGD(params, lr=lr, weight_decay=decay, fused=self._fused, **own)
-        return self.adam(params, lr)
+            return torch.optim.SGD(groups, lr=lr, weight_decay=decay, fused=self._fused, **own)
+        return self.adam(groups, lr)
 
     def adam(self, params: Any, lr: float | None = None, **kwargs: Any) -> torch.optim.Optimizer:
         """Adam with (L2) weight decay, as DomainBed uses it; adversaries keep it whatever the run's is."""
@@ -211,6 +229,7 @@ class Algorithm(nn.Module):
         """The optimizers in use; made at first use, after the trainer has placed the parameters."""
         if self._optims is None:
             self._optims = list(self.optimizers())
+            schedule.apply(self)  # a method may restart them within an update
         return self._optims
 
     def reset_optimizers(self) -> None:

@@ -111,18 +111,25 @@ class Averager:
 
 @torch.no_grad()
 def estimate_batch_norm(algorithm: Algorithm, images: Iterable[Tensor]) -> None:
-    """Replace running statistics by the mean over batches; layers that are frozen in training stay."""
+    """Replace the running statistics of the evaluated model by the mean over batches.
+
+    Those that are frozen in training stay. Other layers are as in evaluation: nothing is dropped or mixed.
+    """
     training = algorithm.training
     algorithm.train()
     layers = [m for m in algorithm.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    momenta = [layer.momentum for layer in layers]
+    algorithm.eval()
+    before = [(layer.momentum, copies(layer.buffers())) for layer in layers]
     for layer in layers:
+        layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean
     for x in images if layers else ():
-        algorithm.features(x)
-    for layer, momentum in zip(layers, momenta, strict=True):
+        algorithm(x)
+    for layer, (momentum, own) in zip(layers, before, strict=True):
         layer.momentum = momentum
+        if layer.num_batches_tracked == 0:  # not on the way: a student whose teacher is evaluated
+            _assign(list(layer.buffers()), own)
     algorithm.train(training)
 
 

@@ -7,6 +7,7 @@ process writes it.
 
 import json
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +99,8 @@ class Course:
 def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Course | None]:
     """A run that is this process's own until the end of the block, begun or gone on with; None if it is done.
 
-    Leaving the block by an exception writes error.txt, or after a ``UsageError`` removes a new folder.
+    The block is under the run's autocast. Leaving it by an exception writes error.txt; a ``UsageError``
+    before it, about the run as it was asked for, removes a new folder.
     """
     for path in machine.plugin:
         registry.load_plugin(path)
@@ -118,12 +120,15 @@ def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Course | N
         files.replace_text(folder / "spec.json", json.dumps(spec.to_dict(), indent=1))
         (folder / "error.txt").unlink(missing_ok=True)
         try:
-            yield _begin(built, folder, machine, held)
-        except lease.Busy:
-            raise
+            course = _begin(built, folder, machine, held)
         except UsageError:
             if created:
-                _remove(folder)
+                shutil.rmtree(folder)
+            raise
+        try:
+            with built.autocast():
+                yield course
+        except lease.Busy:
             raise
         except Exception:
             records.write_error(folder, traceback.format_exc())
@@ -196,9 +201,3 @@ def summary(record: Mapping[str, Any]) -> str:
 def _log(folder: Path, text: str) -> None:
     with open(folder / "log.txt", "a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()

@@ -1,7 +1,8 @@
 """Hyper-parameters: ranges, the shared ones, merging, random search.
 
-A declaration is ``{name: (default, range)}``; the range says how a random search draws the value and
-which values are legal. ``None`` as a range means: never drawn, any value of the default's type.
+A declaration is ``{name: (default, range)}``; the range says how a random search draws the value, an
+``Option`` also which values are legal. ``None`` as a range means: never drawn. Elsewhere any value of the
+default's type is taken: the ranges are of a search, no limits.
 Draws are DomainBed's to the digit: one stream per name, seeded by the MD5 of (seeds, name), so adding a
 hyper-parameter never changes the draw of another (DomainBed, hparams_registry.py).
 """
@@ -17,10 +18,9 @@ from .errors import UsageError, unknown
 
 
 class Range(Protocol):
-    """How a value is drawn, and which values are legal."""
+    """How a value is drawn."""
 
     def draw(self, r: np.random.RandomState) -> Any: ...
-    def check(self, value: Any) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,6 @@ class Uniform:
     def draw(self, r: np.random.RandomState) -> float | int:
         value = r.uniform(self.low, self.high)
         return int(value) if self.integer else float(value)
-
-    def check(self, value: Any) -> bool:
-        return True  # a search range, not a limit
 
     def __str__(self) -> str:
         text = f"U({self.low:g}, {self.high:g})"
@@ -56,9 +53,6 @@ class LogUniform:
         value = self.base ** r.uniform(self.low, self.high)
         return int(value) if self.integer else float(value)
 
-    def check(self, value: Any) -> bool:
-        return True
-
     def __str__(self) -> str:
         text = f"{self.base}^U({self.low:g}, {self.high:g})"
         return f"int({text})" if self.integer else text
@@ -74,9 +68,6 @@ class Choice:
         value = r.choice(self.options)
         return value.item() if isinstance(value, np.generic) else value
 
-    def check(self, value: Any) -> bool:
-        return True
-
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.options))}"
 
@@ -86,9 +77,6 @@ class Option:
     """A named choice of the method (a variant): checked, never drawn."""
 
     options: tuple[Any, ...]
-
-    def check(self, value: Any) -> bool:
-        return value in self.options
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.options))
@@ -152,6 +140,10 @@ SMALL_DATASETS = (
 )
 
 
+FOLDERS = "image folders"
+"""Key of a method's ``hparams_on``: every data set whose images have no size of their own."""
+
+
 def on_small_images(declared: Declared) -> dict[str, Declared]:
     """``hparams_on`` of a method for which DomainBed has other values where images have 28 pixels."""
     return dict.fromkeys(SMALL_DATASETS, declared)
@@ -184,12 +176,15 @@ def seed_hash(*args: object) -> int:
 
 def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
     """A method's hyper-parameters; later wins: shared, the data set's, the method's, ``hparams_on``."""
+    on: Mapping[str, Declared] = algorithm.hparams_on  # type: ignore[attr-defined]
+    small = getattr(dataset, "input_shape", None) is not None
     return {
         **SHARED,
         **(UNLABELLED if "unlabelled" in getattr(algorithm, "needs", ()) else {}),
         **dataset.hparams,  # type: ignore[attr-defined]
         **algorithm.hparams,  # type: ignore[attr-defined]
-        **algorithm.hparams_on.get(dataset.__name__, {}),  # type: ignore[attr-defined]
+        **({} if small else on.get(FOLDERS, {})),
+        **on.get(dataset.__name__, {}),
     }
 
 
@@ -220,7 +215,7 @@ def resolve(
 
 
 def _checked(name: str, value: Any, default: Any, range_: Any) -> Any:
-    if range_ is not None and not range_.check(value):
+    if isinstance(range_, Option) and value not in range_.options:
         raise UsageError(f"hyper-parameter {name}={value!r} is not a choice; choose from: {range_}")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
-from .algorithm import Algorithm
+if TYPE_CHECKING:
+    from .algorithm import Algorithm
 
 
 def factor(schedule: str, step: int, num_steps: int, steps_per_epoch: int, gamma: float) -> float:
@@ -21,7 +23,7 @@ def factor(schedule: str, step: int, num_steps: int, steps_per_epoch: int, gamma
     return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
-def apply(algorithm: Algorithm) -> None:
+def apply(algorithm: "Algorithm") -> None:
     """Set the learning rates of the optimizers for the update ``algorithm.step``."""
     hp, problem = algorithm.hp, algorithm.problem
     if hp["lr_schedule"] == "constant":

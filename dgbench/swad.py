@@ -81,7 +81,7 @@ class SWAD(Averager):
         mean = Mean(**vars(self.mean))
         if rest := self._rest():
             mean.values = copies(mean.values)
-            append(mean, rest, by_steps=isinstance(self, SWADPaper))
+            append(mean, rest, self.by_steps)
         return mean
 
     def info(self) -> State:

@@ -45,11 +45,10 @@ def _train(course: Course, progress: bool) -> None:
     steps = range(course.first, run.spec.steps)
     bar = tqdm(steps, initial=course.first, total=run.spec.steps, disable=not progress, unit="step")
     for step in bar:
-        with run.autocast():
-            if step % algorithm.problem.steps_per_epoch == 0:
-                algorithm.step = step
-                algorithm.begin_epoch(run.loader.epoch_pools(run.split))
-            update(course.state, run.loader, step, run.seed)
+        if step % algorithm.problem.steps_per_epoch == 0:
+            algorithm.step = step
+            algorithm.begin_epoch(run.loader.epoch_pools(run.split))
+        update(course.state, run.loader, step, run.seed)
         if step in evaluations:
             bar.set_postfix_str(course.evaluate(step), refresh=False)
             course.save(step)

@@ -77,8 +77,7 @@ def _train(courses: Sequence[Course]) -> None:
     program = Program(courses)
     evaluations = set(records.evaluation_steps(spec))
     for step in range(first, spec.steps):
-        with courses[0].run.autocast():
-            program.update(step, checked=step == first)
+        program.update(step, checked=step == first)
         if step in evaluations:
             for course in courses:
                 course.evaluate(step)

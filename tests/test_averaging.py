@@ -399,15 +399,20 @@ def test_batch_norm_statistics_are_those_of_the_batches() -> None:
             super().__init__()
             self.bn = torch.nn.BatchNorm1d(3)
 
-        def features(self, x: torch.Tensor) -> torch.Tensor:
-            return self.bn(x)
+            self.unused = torch.nn.BatchNorm1d(3)  # as a student's, where the teacher is evaluated
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bn(self.dropout(x))
 
     net, x = Net(), torch.randn(4, 10, 3, dtype=torch.float32)
-    net.features(x[0] + 5)
+    for layer in (net.bn, net.unused):
+        layer(x[0] + 5)
     before = net.bn.running_mean.clone()
     averager = make(["ema:bn_batches=3"], net, lambda: iter(x))["ema:bn_batches=3"]
     averager.update(net, 0)
     with averager.swapped(net):
         torch.testing.assert_close(net.bn.running_mean, x[:3].mean((0, 1)))
         torch.testing.assert_close(net.bn.running_var, x[:3].var(1).mean(0))
+        assert torch.equal(net.unused.running_mean, before), "not on the way of an image"
     assert torch.equal(net.bn.running_mean, before) and net.bn.momentum == 0.1

@@ -20,6 +20,7 @@ from dgbench.algorithms.transfer import Transfer
 from dgbench.algorithms.trm import TRM, fit
 from dgbench.dataset import Dataset
 from dgbench.losses.alignment import coral, mmd, pair_mean
+from dgbench.losses.contrastive import proxy_contrastive
 from dgbench.losses.penalties import domain_risks, irm_penalty
 from dgbench.losses.sets import set_means, set_variances
 
@@ -339,7 +340,13 @@ def test_distance_of_equal_domains_is_zero_with_zero_gradient(distance: Any) -> 
     close(grad, np.zeros(grad.shape), atol=1e-9)
 
 
-@pytest.mark.parametrize("function", [coral, mmd, set_variances])
+def pcl(z: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """The domains as classes, their first rows as proxies."""
+    labels = members.int().argmax(0)
+    return proxy_contrastive(z, labels, z[members.int().argmax(1)])
+
+
+@pytest.mark.parametrize("function", [coral, mmd, set_variances, pcl])
 def test_autocast_does_not_round(function: Any) -> None:
     batch = toy()
     z = batch.x.bfloat16()
@@ -347,6 +354,30 @@ def test_autocast_does_not_round(function: Any) -> None:
         under = function(z, batch.members)
     assert under.dtype == torch.float32
     close(under, function(z.double(), batch.members), rtol=1e-4, atol=1e-5)
+
+
+def test_group_dros_weights_are_not_rounded_under_autocast() -> None:
+    batch = toy()
+    algorithm = build("GroupDRO", toy_linear(), 3).float()
+    batch.x = batch.x.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert algorithm.loss(batch)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["CORAL", "MMD", "GroupDRO", "EQRM", "MTL"])
+def test_batch_norm_that_trains_sees_one_domain_at_a_time(name: str) -> None:
+    """As in DomainBed: the running statistics are those of a pass for each domain."""
+    method = registry.find("algorithms", name)
+    problem = Problem((3, 32, 32), 3, 2, 10, 10, backbone="resnet18")
+    algorithm: Any = method(problem, hparams.resolve(method, Dataset, {}))
+    x = torch.rand(8, 3, 32, 32) * torch.tensor([1.0] * 4 + [9.0] * 4)[:, None, None, None]
+    batch = make_batch([x[:4], x[4:]], [torch.tensor([0, 1, 2, 0])] * 2)
+    alone = copy.deepcopy(algorithm.featurizer)
+    for rows in (x[:4], x[4:]):
+        alone(rows)
+    algorithm.loss(batch)
+    for (key, found), wanted in zip(algorithm.featurizer.named_buffers(), alone.buffers(), strict=True):
+        assert torch.allclose(found.float(), wanted.float(), rtol=1e-5), key
 
 
 def test_irm_penalty_is_the_product_of_gradients_in_the_scale() -> None:

@@ -161,7 +161,8 @@ class Duck(nn.Module):
 
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         super().__init__()
-        self.layer = nn.Linear(int(np.prod(input_shape)), num_classes)
+        features = int(np.prod(input_shape))
+        self.layer = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, num_classes))
         self.optimizers_by_name = {'all': [torch.optim.SGD(self.parameters(), lr=hparams['lr'])]}
 
     def update(self, minibatches, unlabeled=None):
@@ -383,7 +384,7 @@ def test_a_copied_base_class_needs_no_registration(tmp_path: Path) -> None:
     registry.load_plugin(f"{path}:Adversary")
 
 
-@pytest.mark.parametrize("name", ["Adversary", "Meta"])
+@pytest.mark.parametrize("name", ["Adversary", "Meta", "Duck"])
 def test_command(plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """With averages, which hold every parameter of the class."""
     flags = f"--dataset RotatedDigits --algorithm {name} --test_envs 0 --steps 5 --checkpoint_freq 2"

@@ -94,6 +94,23 @@ def test_domainbeds_values(name: str) -> None:
         assert theirs.keys() - ours.keys() <= BACKBONE, where
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        *(("RDM", data, 88) for data in ("PACS", "Camelyon17", "SpawriousO2O_easy", "Office31")),
+        *(("RDM", data, 40) for data in ("DomainNet", "TerraIncognita")),
+        *(("ARM", data, 8) for data in ("PACS", "DomainNet", "FMoW")),
+        *((name, "RotatedMNIST", 64) for name in ("ARM", "RDM")),
+    ],
+)
+def test_batches_of_their_own_are_those_of_image_folders(name: str, data: str, expected: int) -> None:
+    """DomainBed, hparams_registry.py: 28-pixel images first, then ARM and RDM, then DomainNet."""
+    method = registry.find("algorithms", name)
+    assert resolve(method, registry.find("datasets", data), {})["batch_size"] == expected
+    digits = registry.find("datasets", "RotatedDigits")
+    assert resolve(method, digits, {})["batch_size"] == digits.hparams["batch_size"][0]
+
+
 @pytest.mark.golden
 def test_domainbeds_shared_values() -> None:
     """What every method has, for every data set: from the entries of ERM, which has nothing else."""

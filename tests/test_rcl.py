@@ -163,6 +163,8 @@ def test_rcl_limits() -> None:
     found = rcl.neighbours(h, labels)
     assert found.positive[5] == -1 and found.d_positive[5] == math.inf
     assert found.active(math.inf).tolist() == [True] * 5 + [False]
+    equal = rcl.neighbours(torch.tensor([[0.0], [1.0], [0.0]]), torch.tensor([0, 0, 1]))
+    assert equal.d_negative[0] == 0 and equal.active(math.inf).tolist() == [True, True, False]
     assert not found.active(0.0).any()
     terms = rcl.reversed_contrastive(h, found)
     assert (terms[:5] < 0).all() and terms[5] == 0

@@ -9,12 +9,15 @@ import torch
 from dgbench import build, registry, schedule, sweep, tasks
 from dgbench.algorithm import Batch
 from dgbench.algorithms.erm import ERM
+from dgbench.algorithms.sam import SAM
 from dgbench.build import Built
+from dgbench.checkpoint import State
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
+from dgbench.meter import Meter
 from dgbench.spec import RunSpec
 from dgbench.tasks import Pool, few_per_class
-from dgbench.train import run
+from dgbench.train import run, update
 
 
 class Sees(ERM):
@@ -35,8 +38,8 @@ class Pairs(ERM):
 
 def built(method: type[ERM], task: str, **given) -> Built:
     with registry.registered(method):
-        given.setdefault("test_envs", ("0",))
-        spec = RunSpec("RotatedDigits", method.__name__, task=task, steps=2, **given).resolved()
+        given = {"test_envs": ("0",), "steps": 2, **given}
+        spec = RunSpec("RotatedDigits", method.__name__, task=task, **given).resolved()
         return build.build(spec, Machine())
 
 
@@ -212,6 +215,49 @@ def test_a_schedule_scales_every_group(tmp_path) -> None:
     inside = {id(p) for p in algorithm.featurizer.parameters()}
     assert {id(p) for p in optim.param_groups[0]["params"]} == inside
     assert sum(len(group["params"]) for group in optim.param_groups) == len(list(algorithm.parameters()))
+
+
+@pytest.mark.parametrize("name", ["ERMPlusPlus", "EQRM", "MIRO", "RDM", "SagNet", "Transfer", "URM"])
+def test_methods_with_optimizers_of_their_own_slow_the_featurizer(name: str) -> None:
+    run = built(
+        registry.find("algorithms", name), "domain_generalization", hparams={"featurizer_lr": 0.1, "lr": 0.5}
+    )
+    inside = {id(p) for p in run.algorithm.featurizer.parameters()}
+    rates = {
+        group["lr"]
+        for optim in run.algorithm.optims
+        for group in optim.param_groups
+        if inside & {id(p) for p in group["params"]}
+    }
+    assert rates == {0.5 * 0.1}
+
+
+def test_an_optimizer_that_starts_anew_keeps_to_the_schedule() -> None:
+    """The update at which IRM restarts Adam has the learning rate that ERM has there."""
+    rates = {}
+    for name, own in (("IRM", {"irm_penalty_anneal_iters": 3}), ("ERM", {})):
+        run = built(
+            registry.find("algorithms", name),
+            "domain_generalization",
+            hparams={"lr_schedule": "cosine", **own},
+            steps=6,
+        )
+        state = State(run.algorithm, {}, Meter())
+        rates[name] = []
+        for step in range(6):
+            update(state, run.loader, step, run.seed)
+            rates[name].append(run.algorithm.optims[0].param_groups[0]["lr"])
+    assert rates["IRM"] == rates["ERM"]
+
+
+def test_autocast_keeps_no_copies_of_weights() -> None:
+    """Methods that change weights within an update (SAM, Fish) would read the ones before."""
+    run = built(SAM, "domain_generalization", precision="bf16", hparams={"rho": 50.0})
+    state = State(run.algorithm, {}, Meter())
+    with run.autocast():
+        update(state, run.loader, 0, run.seed)
+    losses = state.meter.read()[0]
+    assert losses["perturbed"] > losses["loss"] + 0.5
 
 
 def test_every_task_is_described() -> None:

@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from .. import networks
 from ..algorithm import Batch, Problem
 from ..hparams import Choice, Option, on_small_images
+from ..losses.sets import shuffled_by_label
 from ..losses.supcon import domain_weighted_supcon
 from .dann import DANN
 
@@ -87,8 +88,7 @@ class ADRMX(DANN):
 
     def pairs(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows i_c, j_c and whether class c has two rows, each (C,)."""
-        shuffled = torch.randperm(len(y), device=y.device)
-        shuffled = shuffled[y[shuffled].argsort(stable=True)]  # by class, at random within it
+        shuffled = shuffled_by_label(y)
         member = one_hot(y, self.problem.num_classes)
         counts = member.sum(0)
         first = (counts.cumsum(0) - counts).clamp(max=len(y) - 2)

@@ -22,17 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithm import MULTI_SOURCE, Problem
-from ..hparams import SMALL_IMAGES
+from ..hparams import FOLDERS
 from .erm import ERM
-
-SMALL_BATCH = {"batch_size": SMALL_IMAGES["batch_size"]}
 
 
 class ARM(ERM):
     """Cross-entropy of a network that also sees a summary of the domain's batch."""
 
-    hparams = {"batch_size": (8, None), "arm_train_context": (False, None)}
-    hparams_on = {"RotatedMNIST": SMALL_BATCH, "ColoredMNIST": SMALL_BATCH}
+    hparams = {"arm_train_context": (False, None)}
+    hparams_on = {FOLDERS: {"batch_size": (8, None)}}
     tasks = MULTI_SOURCE
     quirks = {"unmoved": r"context\..*", "batch": "the context is the mean of a group of images"}
 

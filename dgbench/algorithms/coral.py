@@ -6,7 +6,8 @@ Objective as coded, features z (N, F), R_e = mean cross-entropy of source domain
     L = 1/D sum_e R_e + mmd_gamma mean over pairs a < b of P_ab
     P_ab = 1/F |mu_a - mu_b|^2 + 1/F^2 |C_a - C_b|^2_Frobenius
 
-mu_e and C_e are the mean and the unbiased covariance of the features of domain e; nothing is detached.
+mu_e and C_e are the mean and the unbiased covariance of the features of domain e; nothing is detached. Where
+batch norm trains, each domain has a forward pass of its own.
 Source: DomainBed, algorithms.py, class CORAL (its name of the weight is mmd_gamma).
 Differs from the paper: the term of the means is added; the covariance term is over F^2 instead of 4 F^2;
 all pairs of source domains instead of source and target.
@@ -34,7 +35,7 @@ class CORAL(Algorithm):
         return pair_mean(self.distance(z, batch.members))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        z = self.features(batch.x)
+        z = self.apart(self.features, batch.x, batch.num_domains)
         nll = domain_risks(self.classifier(z), batch.y, batch.members).mean()
         penalty = self.penalty(z, batch)
         return nll + self.hp["mmd_gamma"] * penalty, {"nll": nll, "penalty": penalty}

@@ -8,7 +8,8 @@ Objective as coded, z = featurizer(x) (N, F), discriminator g with one output pe
 
 An update either descends L_d by the discriminator or L_g by featurizer and classifier: with
 k = d_steps_per_g_step, update t = 1, 2, ... is the discriminator's if t mod (1 + k) < k. So the very first
-update is the featurizer's for k = 1 and the discriminator's for k > 1. Adam has betas (beta1, 0.9).
+update is the featurizer's for k = 1 and the discriminator's for k > 1. Adam has betas (beta1, 0.9); the run's
+own optimizer and learning rate (lr, weight_decay, optimizer, featurizer_lr) are not read.
 ``grad_penalty_form`` "softmax" is the penalty before DomainBed's correction of August 2022, which the SWAD
 repository still has: the gradient of sum_ij softmax(g(z_i))_{d_j} (zero where domains have equal rows).
 Source: DomainBed, algorithms.py, class AbstractDANN.

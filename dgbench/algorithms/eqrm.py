@@ -44,7 +44,7 @@ class EQRM(Algorithm):
         return [self.optimizer(self.parameters(), lr=then if late else first)]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        risks = domain_risks(self(batch.x), batch.y, batch.members)  # (D,)
+        risks = domain_risks(self.apart(self, batch.x, batch.num_domains), batch.y, batch.members)  # (D,)
         burnin, alpha = self.hp["eqrm_burnin_iters"], self.hp["eqrm_quantile"]
         if self.step == burnin:
             self.reset_optimizers()

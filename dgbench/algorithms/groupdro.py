@@ -40,8 +40,8 @@ class GroupDRO(Algorithm):
         self.register_buffer("q", torch.ones(problem.num_domains))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        risks = domain_risks(self(batch.x), batch.y, batch.members)  # (D,)
+        risks = domain_risks(self.apart(self, batch.x, batch.num_domains), batch.y, batch.members)  # (D,)
         self.q = self.q * (self.hp["groupdro_eta"] * risks.detach()).exp()
         self.q = self.q / self.q.sum()
-        loss = self.q @ risks
+        loss = (self.q * risks).sum()  # a product of matrices would be rounded under autocast
         return loss / len(risks) if self.hp["groupdro_divide"] else loss, {"nll": risks.mean()}

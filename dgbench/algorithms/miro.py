@@ -12,7 +12,7 @@ stem (after max-pooling) and the four blocks, for any other network the features
 The frozen copy stays in evaluation mode. A network without pretrained weights has its random initial weights
 as the oracle; the method then only keeps the features near their start.
 Source: the MIRO repository, class MIRO with stem and blocks, from memory of it.
-Differs from the paper: the same; constants of the Gaussian's log-density are left out.
+Differs from the paper: constants of the Gaussian's log-density are left out.
 """  # noqa: E501
 
 import copy
@@ -55,7 +55,7 @@ class MIRO(Algorithm):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         network = [*self.featurizer.parameters(), *self.classifier.parameters()]
         variances = {"params": self.variances, "lr": self.hp["lr"] * self.hp["lr_mult"]}
-        return [self.optimizer([{"params": network}, variances])]
+        return [self.optimizer(network, None, variances)]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         z, kept = staged(self.featurizer, batch.x)

@@ -50,7 +50,7 @@ class MTL(Algorithm):
         return self._classify(z, z.mean(0).expand_as(z))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
-        z = self.features(batch.x)
+        z = self.apart(self.features, batch.x, batch.num_domains)
         means, ema = batch.per_domain(z).mean(1), self.hp["mtl_ema"]
         embeddings = ema * means + (1 - ema) * self.embeddings
         self.embeddings.copy_(embeddings.detach())

@@ -30,10 +30,8 @@ from torch.nn.functional import cross_entropy
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..errors import UsageError
-from ..hparams import LogUniform, Option, Uniform
+from ..hparams import LogUniform, Option, Uniform, on_small_images
 from ..losses.contrastive import PROXY_VARIANTS, proxy_contrastive
-
-SMALL_HEAD = {"hidden_dim": (128, None), "out_dim": (64, None)}
 
 
 class PCL(Algorithm):
@@ -52,7 +50,7 @@ class PCL(Algorithm):
     hparams_on = {
         "OfficeHome": {"out_dim": (512, None), "proj_layers": (2, None)},
         "TerraIncognita": {"out_dim": (512, None), "num_hidden": (2, None)},
-        **dict.fromkeys(("RotatedMNIST", "ColoredMNIST", "RotatedDigits", "ColoredDigits"), SMALL_HEAD),
+        **on_small_images({"hidden_dim": (128, None), "out_dim": (64, None)}),
     }
 
     erm_when = {"pcl_weight": 0.0}

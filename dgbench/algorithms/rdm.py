@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
-from ..hparams import Choice, Uniform
+from ..hparams import FOLDERS, Choice, Uniform
 from ..losses.alignment import GAMMAS, mmd
 from ..losses.sets import set_means, set_variances
 
 NO_VARIANCE = {"variance_weight": (0.0, Choice((0.0,)))}
-BIG_BATCH = {"batch_size": (88, Uniform(70, 100, integer=True))}
 SMALL_BATCH = {"batch_size": (40, Uniform(30, 60, integer=True))}
 LAMBDA_FROM_1 = {"rdm_lambda": (5.0, Uniform(1.0, 10.0))}
 
@@ -39,10 +38,9 @@ class RDM(Algorithm):
         "rdm_lr": (1.5e-5, Uniform(8e-6, 2e-5)),
     }
     hparams_on = {
-        "VLCS": BIG_BATCH,
-        "SVIRO": BIG_BATCH,
-        "PACS": {**BIG_BATCH, **LAMBDA_FROM_1},
-        "OfficeHome": {**BIG_BATCH, **NO_VARIANCE},
+        FOLDERS: {"batch_size": (88, Uniform(70, 100, integer=True))},
+        "PACS": LAMBDA_FROM_1,
+        "OfficeHome": NO_VARIANCE,
         "TerraIncognita": {**SMALL_BATCH, **NO_VARIANCE, **LAMBDA_FROM_1},
         "DomainNet": {
             **SMALL_BATCH,

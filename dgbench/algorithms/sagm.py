@@ -1,6 +1,6 @@
 """SAGM: Sharpness-Aware Gradient Matching for Domain Generalization (Wang et al., CVPR 2023).
 
-arXiv 2303.10737.
+arXiv 2303.10353.
 Objective as coded, w all the weights, L the batch's cross-entropy, g = grad L(w), alpha and rho constants:
 
     L(w) + L(w + rho g / (|g| + 1e-12) - alpha g)

@@ -32,7 +32,6 @@ class SAM(ERM):
         own = [p.detach().clone() for p in params]
         with torch.no_grad():
             torch._foreach_add_(params, self.ascent(grads))
-        torch.clear_autocast_cache()  # it holds the weights of the first pass
         perturbed, _ = self.loss(batch)
         for optim in self.optims:
             optim.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
+from ..losses.sets import shuffled_by_label
 
 
 class SelfReg(Algorithm):
@@ -63,6 +64,5 @@ class SelfReg(Algorithm):
 
 def same_class_partners(y: Tensor) -> Tensor:
     """A permutation (N,) of the rows that is uniform within each class."""
-    shuffled = torch.randperm(len(y), device=y.device)
-    shuffled = shuffled[y[shuffled].argsort(stable=True)]
+    shuffled = shuffled_by_label(y)
     return torch.empty_like(shuffled).scatter_(0, y.argsort(stable=True), shuffled)

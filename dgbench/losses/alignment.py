@@ -57,14 +57,14 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, estimator: str = "linear") 
     linear: 1/K sum_{i < K} k(s_i, s_i') + k(t_i, t_i') - k(s_i, t_i') - k(s_i', t_i), with i' = i + 1, K the
     larger of n and m, rows counted modulo n and m.
 
-    Plus the constant 1 / (n - 1) + 1 / (m - 1). Source: TLL, dan.py, kernels.py.
+    Plus the constant 1 / (n - 1) + 1 / (m - 1), 1 for a single row. Source: TLL, dan.py, kernels.py.
     """
     n, m = len(source), len(target)
     z = torch.cat((source, target))
     square = _square_distances(z)
     widths = [2.0**e * square.detach().mean() for e in range(-3, 2)]
     kernel = torch.stack([(-square / (2 * width)).exp() for width in widths]).sum(0)
-    return (_pair_weights(n, m, estimator, z.device) * kernel).sum() + 1 / (n - 1) + 1 / (m - 1)
+    return (_pair_weights(n, m, estimator, z.device) * kernel).sum() + 1 / max(n - 1, 1) + 1 / max(m - 1, 1)
 
 
 def _pair_weights(n: int, m: int, estimator: str, device: torch.device) -> Tensor:
@@ -76,7 +76,7 @@ def _pair_weights(n: int, m: int, estimator: str, device: torch.device) -> Tenso
         for a, b, sign in ((s, s2, 1), (t, t2, 1), (s, t2, -1), (s2, t, -1)):
             weights.index_put_((a, b), weights.new_tensor(sign / len(steps)), accumulate=True)
         return weights
-    weights[:n, :n], weights[n:, n:] = 1 / (n * (n - 1)), 1 / (m * (m - 1))
+    weights[:n, :n], weights[n:, n:] = 1 / max(n * (n - 1), 1), 1 / max(m * (m - 1), 1)
     weights[:n, n:] = weights[n:, :n].T.fill_(-1 / (n * m))
     return weights.fill_diagonal_(0)
 

@@ -4,9 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from .precision import full_precision
+
 PROXY_VARIANTS = ("official", "aligned", "paper", "paper_indomain")
 
 
+@full_precision
 def proxy_contrastive(
     features: Tensor,
     labels: Tensor,

@@ -43,5 +43,4 @@ def class_balance(student: Tensor, kept: Tensor) -> Tensor:
     """
     mean = student.softmax(1).mean(0)
     uniform = torch.full_like(mean, 1 / len(mean))
-    with torch.autocast(mean.device.type, enabled=False):
-        return kept.to(mean.dtype).mean() * binary_cross_entropy(mean, uniform)
+    return kept.to(mean.dtype).mean() * binary_cross_entropy(mean, uniform)

@@ -24,8 +24,9 @@ class Neighbours(NamedTuple):
     d_negative: Tensor
 
     def active(self, margin: float) -> Tensor:
-        """(N,) bool: d_positive < margin d_negative. Any positive will do without a negative."""
-        return (self.d_positive < margin * self.d_negative) & (self.positive >= 0)
+        """(N,) bool: d_positive < margin d_negative; any positive will do without a margin or a negative."""
+        near = self.d_positive < margin * self.d_negative
+        return (self.positive >= 0) & (near if margin < torch.inf else True)
 
 
 @full_precision
@@ -68,7 +69,7 @@ def reversed_contrastive(
 ) -> Tensor:
     """Terms (N,): -|h_i - h_p|_1 for the positive p of row i where i is active, else 0; p gets no gradient.
 
-    h (N, D). Source: Duboudin et al., Look Beyond Bias, Eq. 2 and Algorithm 1.
+    h (N, D). Source: Duboudin et al., ICCVW 2021, arXiv 2106.07916, Eq. 2 and Algorithm 1.
     """
     apart = (h - h.detach()[found.positive]).abs()
     d = apart.sum(1) if distance == "sum" else apart.mean(1)

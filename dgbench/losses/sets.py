@@ -4,6 +4,7 @@ A set is a row of ``members`` (S, N) bool: which of the N rows belong to it. Set
 size; the source domains of a batch are ``batch.members``.
 """
 
+import torch
 from torch import Tensor
 
 from .precision import full_precision
@@ -26,3 +27,9 @@ def set_variances(values: Tensor, members: Tensor) -> Tensor:
     """(N, F) -> (S, F): unbiased variance over each set's rows; 0 for a set of one row."""
     centred = values - set_means(values, members)[:, None]  # (S, N, F)
     return (members[..., None] * centred.square()).sum(1) / set_sizes(members, ddof=1)
+
+
+def shuffled_by_label(y: Tensor) -> Tensor:
+    """The rows in the order of their labels, at random within each: (N,) -> (N,)."""
+    shuffled = torch.randperm(len(y), device=y.device)
+    return shuffled[y[shuffled].argsort(stable=True)]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from .layers import Featurizer
 
 
@@ -60,13 +61,19 @@ class TwoConv(Featurizer):
     """The network of the RCL paper, taken from JiGen's digits model, for 28 x 28 images.
 
     ``maps``: conv 5 x 5 (64), ReLU, max-pool 2, conv 5 x 5 (128), ReLU, max-pool 2: (N, 128, 4, 4).
-    ``head``: 2048 -> 1024 -> ReLU -> 1024 -> ReLU. Sizes other than 28 are pooled to 4 x 4.
+    ``head``: 2048 -> 1024 -> ReLU -> 1024 -> ReLU. Other sizes, of 16 or more, are pooled to
+    4 x 4.
     """
 
     n_outputs = 1024
 
     def __init__(self, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
+        if min(input_shape[1:]) < 16:
+            raise UsageError(
+                f"two_conv needs images of at least 16 pixels, these have {min(input_shape[1:])}; "
+                "choose from: digits_cnn, mnist_cnn"
+            )
         self.maps = nn.Sequential(
             nn.Conv2d(input_shape[0], 64, 5),
             nn.ReLU(),
