@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import networks, schedule
 from .hparams import Declared
+from .losses.precision import backward
 
 Logs = dict[str, Tensor]
 MULTI_SOURCE = ("domain_generalization", "semi_supervised", "domain_adaptation")
@@ -37,6 +38,7 @@ class Problem:
     freeze_bn: bool = False
     frozen: bool = False  # the input is features of the frozen backbone, (F, 1, 1)
     class_names: tuple[str, ...] = ()  # where the data set has them
+    unlabelled_are_sources: bool = True  # the unlabelled domains are the source domains, in their order
 
     @property
     def num_unlabelled(self) -> int:
@@ -95,9 +97,13 @@ class Algorithm(nn.Module):
     """{data set: {name: (default, range)}}: what differs there."""
     tasks: ClassVar[tuple[str, ...]] = (*MULTI_SOURCE, "single_source")
     needs: ClassVar[tuple[str, ...]] = ()
-    """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (x2, u2), "two" (u2)."""
+    """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (u2), "strong_labelled" (x2),
+    "two" (u2)."""
     min_domains: ClassVar[int] = 1
     """Least number of source domains that the method is defined for."""
+
+    own_classifier: ClassVar[bool] = False
+    """Whether its form is the method's own, so that ``nonlinear_classifier`` has no meaning."""
 
     erm_when: ClassVar[Mapping[str, Any] | None] = None
     """Values of ``hparams`` under which the gradients are those of plain training; a contract test."""
@@ -124,6 +130,11 @@ class Algorithm(nn.Module):
     def specialised(cls, chosen: Mapping[str, Any]) -> "type[Algorithm]":
         """The class for these chosen hyper-parameters: a method on top of another one is composed with it."""
         return cls
+
+    @classmethod
+    def needed(cls, hp: Mapping[str, Any]) -> tuple[str, ...]:
+        """``needs`` with these hyper-parameters."""
+        return cls.needs
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, F)."""
@@ -172,7 +183,7 @@ class Algorithm(nn.Module):
         """Zero the gradients, back-propagate, step ``optims`` (none given: every optimizer)."""
         for optim in optims or self.optims:
             optim.zero_grad(set_to_none=True)
-        loss.backward()
+        backward(loss)
         for optim in optims or self.optims:
             optim.step()
 
@@ -235,6 +246,11 @@ class Algorithm(nn.Module):
     def reset_optimizers(self) -> None:
         """Forget the optimizers' state, as methods with an annealed penalty do."""
         self._optims = None
+
+    @property
+    def epoch_began(self) -> int:
+        """The first update of this epoch."""
+        return self.step - self.step % self.problem.steps_per_epoch
 
     def begin_epoch(self, pools: Sequence[Any]) -> None:
         """Called before the first update of each epoch; a pool yields its images in the evaluation view."""

@@ -75,6 +75,10 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     for name in {"batch_size", "unlabelled_ratio"} & hp.keys():
         if hp[name] < 1:
             raise UsageError(f"hyper-parameter {name}={hp[name]} must be at least 1")
+    if hp["nonlinear_classifier"] and method.own_classifier:
+        raise UsageError(
+            f"{method.__name__} has a classifier of its own; choose from: nonlinear_classifier=false"
+        )
     if hp["nesterov"] and hp["momentum"] <= 0:
         raise UsageError("hyper-parameter nesterov=True needs a momentum above 0")
     return method, hp
@@ -128,15 +132,17 @@ def _draws(
     if spec.frozen:
         views = dict.fromkeys(views, "none")
     weak = views["weak" if tasks.GIVES[spec.task] else "train"] if hp["data_augmentation"] else "none"
-    strong = [views["strong"]] if "strong" in method.needs else []
-    labelled = Draw(split.labelled, rows, [weak, *strong], dataset.sampling, hp["class_balanced"])
-    if "unlabelled" not in method.needs:
+    needs = method.needed(hp)
+    strong = {name: [views["strong"]] if name in needs else [] for name in ("strong", "strong_labelled")}
+    drawn = [weak, *strong["strong_labelled"]]
+    labelled = Draw(split.labelled, rows, drawn, dataset.sampling, hp["class_balanced"])
+    if "unlabelled" not in needs:
         return labelled, None
     rows *= hp["unlabelled_ratio"]
     if spec.task == "retrieval":
         drawn = [views["two"] if hp["data_augmentation"] else "none"] * (1 + ("two" in method.needs))
         return labelled, Draw(split.unlabelled, rows, drawn, "epochs")
-    return labelled, Draw(split.unlabelled, rows, [weak, *strong], dataset.sampling)
+    return labelled, Draw(split.unlabelled, rows, [weak, *strong["strong"]], dataset.sampling)
 
 
 def _steps_per_epoch(spec: RunSpec, labelled: Draw, unlabelled: Draw | None) -> float:
@@ -162,6 +168,8 @@ def _problem(
         steps_per_epoch=max(1, int(steps_per_epoch)),
         labelled_sizes=sizes[0],
         unlabelled_sizes=sizes[1],
+        unlabelled_are_sources=[p.domain.name for p in split.labelled]
+        == [p.domain.name for p in split.unlabelled],
         backbone=spec.backbone,
         pretrained=spec.pretrained,
         freeze_bn=bool(spec.freeze_bn),

@@ -6,8 +6,11 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from .errors import UsageError
+from .losses.precision import full_precision
 
 LIBRARIES = ("scikit-learn", "faiss")
+FAISS_POINTS = {"min_points_per_centroid": 2, "max_points_per_centroid": 2000}
+"""UCDIR's: with more points per cluster, faiss clusters a sample of so many."""
 
 
 def kmeans(
@@ -36,13 +39,12 @@ def _faiss(points, k, seed, restarts, iterations):  # type: ignore[no-untyped-de
         import faiss
     except ImportError:
         raise UsageError(f"faiss is not installed; choose from: clustering={LIBRARIES[0]}") from None
-    found = faiss.Kmeans(
-        points.shape[1], k, niter=iterations, nredo=restarts, seed=seed, min_points_per_centroid=1
-    )
+    found = faiss.Kmeans(points.shape[1], k, niter=iterations, nredo=restarts, seed=seed, **FAISS_POINTS)
     found.train(points)
     return found.centroids, found.index.search(points, 1)[1][:, 0]
 
 
+@full_precision
 @torch.no_grad()
 def spherical_kmeans(
     x: Tensor, k: int, runs: int, generator: torch.Generator, iterations: int = 40

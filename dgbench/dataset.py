@@ -68,7 +68,7 @@ class Dataset:
     validation: ClassVar[str | None] = None
     """The domain that ``single_source`` validates on, where the data set has one."""
     sampling: ClassVar[str] = "replacement"
-    """How batches are drawn, one of ``loaders.SAMPLINGS``."""
+    """How batches are drawn, one of ``stream.SAMPLINGS``."""
     views: ClassVar[Mapping[str, str]] = {
         "train": "none",
         "weak": "weak_digits",

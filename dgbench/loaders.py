@@ -1,7 +1,8 @@
 """Split -> batches: what each step draws (``stream.py``) put together, and evaluation batches of any pool."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,23 +97,22 @@ class Loader:
 
     def epoch_pools(self, split: Split) -> list["EpochPool"]:
         """What ``Algorithm.begin_epoch`` may look at: the training images, without labels."""
-        return [EpochPool(self, pool) for pool in split.training]
+        return [
+            EpochPool(partial(self.images, pool), len(pool), self.memos.get(id(pool.indices)))
+            for pool in split.training
+        ]
 
 
 @dataclass(frozen=True)
 class EpochPool:
     """A training pool's images in order, in the evaluation view: yields x (n, C, H, W) batch by batch."""
 
-    loader: Loader
-    pool: Pool
+    images: Callable[[], Iterator[Tensor]]
+    count: int
+    memo: Memo | None = None  # what the evaluation before found of these images
 
     def __len__(self) -> int:
-        return len(self.pool)
+        return self.count
 
     def __iter__(self) -> Iterator[Tensor]:
-        return self.loader.images(self.pool)
-
-    @property
-    def memo(self) -> Memo | None:
-        """What the last evaluation found of these images, with or without their labels."""
-        return self.loader.memos.get(id(self.pool.indices))
+        return self.images()

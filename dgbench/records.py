@@ -26,9 +26,13 @@ _TELL_STATE = ("done", "error.txt", lease.NAME, lease.LOCK)
 
 
 def evaluation_steps(spec: RunSpec) -> list[int]:
-    """The steps at which a run is evaluated: every ``checkpoint_freq``, and the last."""
-    steps = spec.steps or 0
-    return sorted({*range(0, steps, spec.checkpoint_freq or steps), steps - 1}) if steps else []
+    """The steps at which a run is evaluated: every ``checkpoint_freq``, and the last.
+
+    Of retrieval, the first and the last of every ``checkpoint_freq``: before the clustering of an epoch.
+    """
+    steps, every = spec.steps or 0, spec.checkpoint_freq or spec.steps or 1
+    first = every - 1 if spec.task == "retrieval" else 0
+    return sorted({0, *range(first, steps, every), steps - 1}) if steps else []
 
 
 def append(path: Path, record: Mapping[str, Any], sync: bool = False) -> None:

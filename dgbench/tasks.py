@@ -200,8 +200,8 @@ TASKS: dict[str, Callable[["RunSpec", Dataset, Sequence[str]], Split]] = {
 GIVES: dict[str, tuple[str, ...]] = {
     "domain_generalization": (),
     "single_source": (),
-    "semi_supervised": ("unlabelled", "strong"),
-    "domain_adaptation": ("unlabelled", "strong"),
+    "semi_supervised": ("unlabelled", "strong", "strong_labelled"),
+    "domain_adaptation": ("unlabelled", "strong", "strong_labelled"),
     "retrieval": ("unlabelled", "two"),
 }
 """What a task's batches hold beyond labelled images, as methods declare it in ``needs``."""

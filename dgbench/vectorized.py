@@ -26,6 +26,7 @@ from .algorithm import Algorithm, Batch, Logs
 from .build import check
 from .course import Course, opened
 from .errors import Unsuited
+from .losses.precision import backward
 from .machine import Machine
 from .masks import Masks
 from .spec import RunSpec
@@ -130,7 +131,7 @@ class Program:
         batches = [course.run.loader.batch(step) for course in self.courses]
         alone = [copy.deepcopy(algorithm) for algorithm in self.algorithms] if checked else []
         losses, logs, buffers = self._losses(batches, step)
-        losses.sum().backward()
+        backward(losses.sum())
         with torch.no_grad():  # only now: batch norm's statistics are read by the backward pass
             for name, stacked in self.buffers.items():
                 stacked.copy_(buffers[name])
@@ -191,7 +192,7 @@ class Program:
         """``Unsuited`` if run k has other gradients or buffers than ``alone``, its copy from before."""
         torch.manual_seed(self._seed(self.courses[k], step))
         alone.step = step
-        alone.loss(batch)[0].backward()
+        backward(alone.loss(batch)[0])
         pairs = [
             (p.grad, None if stacked.grad is None else stacked.grad[k])
             for p, stacked in zip(alone.parameters(), self.params.values(), strict=True)

@@ -8,8 +8,8 @@ labelled and 16 unlabelled images per domain, SGD with momentum 0.9, weight deca
 (backbone) and 0.01 (classifier), cosine per epoch, 3,160 updates, 40 epochs of the smallest domain. The last
 model is reported: --selection last.
 Differs from it: FixMatch in its general form; StyleMatch without styles; 80 % "in" parts in place of its
-lists of files (--label_split reads those); 3 trials, not 5.
-Cost: 912 runs of 3,160 updates of up to 144 images.
+lists of files, which dgbench.train --label_split reads; 3 trials, not 5.
+Cost: 912 runs of 3,160 updates of up to 144 images, of more with DeFixMatch and StyleMatch.
 """
 
 from pathlib import Path

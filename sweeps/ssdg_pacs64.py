@@ -4,7 +4,7 @@ Rows: ERM on the labelled images, FixMatch, FreeMatch, and each with FixCLR on t
 own, ERM on every label (task domain_generalization), the ceiling. Each domain held out, 10 labels per class
 and domain, 3 trials, ResNet-18 from scratch, Adam with learning rate 1e-3, 16 labelled and 16 unlabelled
 images per domain, bf16, 1,001 updates; running means over some 100 of them. The last model is reported:
---selection last.
+--selection last. The ceiling has DomainBed's crops and colours where the others have flips and shifts.
 Cost: 72 runs of 1,001 updates, some 12 hours of one core, 4 for each trial.
 """
 

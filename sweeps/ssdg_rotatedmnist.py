@@ -4,7 +4,7 @@ Rows: ERM on the labelled images, FixMatch, FreeMatch, and each with FixCLR on t
 own, ERM on every label (task domain_generalization), the ceiling. Real MNIST, targets 0 and 75, 10 labels
 per class and domain, 3 trials, the network of two convolutions from scratch, bf16, Adam with learning rate
 1e-3, 16 labelled and 16 unlabelled images per domain, 801 updates; running means over some 100 of them. The
-last model is reported: --selection last.
+last model is reported: --selection last. The ceiling's images are not shifted, unlike the others'.
 Cost: 36 runs, some 80 minutes of one core.
 """
 

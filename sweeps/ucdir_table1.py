@@ -5,7 +5,7 @@ and head from MoCo-v2's 800 epochs, nothing frozen, 200 epochs of the larger dom
 with learning rate 2e-4 and a cosine per epoch, evaluated on the training images after each epoch. How the
 paper trained the other rows is not known; here they are trained as UCDIR is. --selection oracle_epoch is the
 paper's rule, the best epoch by the test labels; the default is the last.
-Cost: 30 runs of about 1,760,000 images, two views each for UCDIR and ProtoNCE.
+Cost: 36 runs of about 1,760,000 images, two views each for UCDIR and ProtoNCE.
 """
 
 from pathlib import Path

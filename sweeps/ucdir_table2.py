@@ -6,7 +6,7 @@ with learning rate 2e-4 and a cosine per epoch, evaluated on the training images
 paper trained the other rows is not known; here they are trained as UCDIR is. --selection oracle_epoch is the
 paper's rule, the best epoch by the test labels; the default is the last.
 The images of the domain real are counted in --data_dir; without it their number, and the steps, are a guess.
-Cost: 30 runs of about 1,000,000 images, two views each for UCDIR and ProtoNCE.
+Cost: 36 runs of about 1,000,000 images, two views each for UCDIR and ProtoNCE.
 """
 
 from pathlib import Path

@@ -134,7 +134,7 @@ def test_only_an_oracle_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixt
     for flags in ((), ("--selection", "last"), ("--selection", "oracle"), ("--selection", "oracle_epoch")):
         collect_results.main(["--input_dir", str(tmp_path), *flags])
         assert ("were used" in capsys.readouterr().out) == any("oracle" in flag for flag in flags)
-    with pytest.raises(Exception, match=r"Clipart/all/acc .* may need target labels"):
+    with pytest.raises(Exception, match=r"Clipart/all/acc .* may need hidden labels"):
         collected(tmp_path, "--selection", "label_free", "--metric", "target/all/acc")
 
 

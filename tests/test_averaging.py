@@ -8,9 +8,10 @@ import torch
 from golden_vectors import Case, cases, close
 from torch import nn
 
-from dgbench.averager import Averager
+from dgbench.averager import Averager, estimate_batch_norm
 from dgbench.averaging import EMA, SWA, make
 from dgbench.errors import UsageError
+from dgbench.networks.split_norm import split_batch_norms
 from dgbench.spec import AVERAGING
 from dgbench.swad import SWAD, SWADPaper, paper_valley
 
@@ -416,3 +417,11 @@ def test_batch_norm_statistics_are_those_of_the_batches() -> None:
         torch.testing.assert_close(net.bn.running_var, x[:3].var(1).mean(0))
         assert torch.equal(net.unused.running_mean, before), "not on the way of an image"
     assert torch.equal(net.bn.running_mean, before) and net.bn.momentum == 0.1
+
+
+def test_split_batch_norm_estimates_its_statistics_too() -> None:
+    layer = split_batch_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
+    x = torch.randn(5, 8, 3, 2, 2)
+    estimate_batch_norm(layer, x)
+    torch.testing.assert_close(layer[0].running_mean, x.mean((0, 1, 3, 4)))
+    assert layer[0].num_batches_tracked == 5 and layer[0].momentum == 0.1

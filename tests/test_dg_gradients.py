@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from dgbench.algorithms import fishr
-from dgbench.errors import UsageError
 from dgbench.losses.gradients import by_domain, classifier_gradient_variance, separate_risks
 
 torch.set_num_threads(1)
@@ -314,11 +313,6 @@ def test_fishr_anneals_and_makes_adam_anew() -> None:
         assert (algorithm.optims[0] is before) == (algorithm.step != 2)
         assert logs["penalty"] > 0 and (loss > logs["ce"]) == (algorithm.step >= 2)
         assert algorithm.average.abs().sum() > 0 and not algorithm.average.requires_grad
-
-
-def test_fishr_needs_a_linear_classifier() -> None:
-    with pytest.raises(UsageError, match="choose from: nonlinear_classifier=false"):
-        build("Fishr", nonlinear_classifier=True)
 
 
 @pytest.mark.parametrize("rows", [16, 19, 5])

@@ -244,7 +244,5 @@ def test_learns() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(UsageError, match="linear"):
-        make(nonlinear_classifier=True)
     with pytest.raises(UsageError, match=r"official \| aligned"):
         make(variant="papers")

@@ -15,13 +15,16 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 
-from dgbench import course, galleries, plots, retrieval, sweep, train
+from dgbench import course, galleries, plots, records, retrieval, sweep, train
 from dgbench.algorithms.ucdir import UCDIR
 from dgbench.build import build
 from dgbench.checkpoint import State
+from dgbench.clustering import spherical_kmeans
 from dgbench.collect import published, rules, tables
 from dgbench.collect.load import load
 from dgbench.errors import UsageError
+from dgbench.losses.memory import similarities, softmax_entropy
+from dgbench.losses.precision import backward
 from dgbench.machine import Machine
 from dgbench.meter import Meter
 from dgbench.networks import moco, projection
@@ -219,6 +222,39 @@ def test_an_evaluation_and_the_clusters_after_it_share_one_pass() -> None:
     course.evaluate(run)
     train.update(state, run.loader, 2, run.seed)
     assert not run.loader.memos  # whether or not its optimizer counts what it writes
+
+
+def test_an_epoch_is_evaluated_where_its_clusters_are_made(tmp_path: Path) -> None:
+    """After the last update before: the images are read once for both."""
+    assert records.evaluation_steps(spec(steps=7, checkpoint_freq=3)) == [0, 2, 5, 6]
+    epoch = build(spec(), CPU).algorithm.problem.steps_per_epoch
+    two = spec(hparams={"warm_up": 0.0}, steps=2 * epoch, checkpoint_freq=epoch)
+    read: list[int] = []
+    with course.opened(two, tmp_path / "run", CPU) as begun:
+        assert begun is not None and isinstance(begun.run.algorithm, UCDIR)
+        begun.run.algorithm.key.register_forward_hook(
+            lambda net, *_: None if net.training else read.append(1)
+        )
+        begun.evaluate(0)
+        once = len(read)
+        train._train(begun, progress=False)
+    assert len(read) == 4 * once  # above, after the first update, at the end of two epochs
+
+
+def test_bf16_does_not_round_clusters_and_their_losses() -> None:
+    """Features of a network that has hardly trained: all of them are near to each other."""
+    r = torch.Generator().manual_seed(0)
+    x = normalize(1 + 0.1 * torch.randn(120, 16, generator=r))
+    q = x[:20].clone().requires_grad_()
+
+    def found() -> tuple[torch.Tensor, torch.Tensor]:
+        q.grad = None
+        backward(softmax_entropy(similarities(q, x[20:30], 0.01)))
+        return spherical_kmeans(x, 5, 2, torch.Generator().manual_seed(0))[1], q.grad
+
+    expected = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, found(), expected))
 
 
 def test_mistakes() -> None:

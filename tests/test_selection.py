@@ -170,7 +170,7 @@ def test_a_rule_that_cheats_finds_nothing_to_read(cheat):
 @pytest.mark.parametrize("key", ["sketch/in/acc", "sketch/out/acc", "sketch/in/loss"])
 def test_a_rule_that_asks_for_the_targets_labels_is_refused(key):
     rule = Rule("cheat", "", "", rules.best, evidence="metrics", keys=lambda spec, parts: [key])
-    with pytest.raises(UsageError, match="may need target labels; choose a metric from: entropy"):
+    with pytest.raises(UsageError, match="may need hidden labels; choose a metric from: entropy"):
         choose(rule, A, B)
 
 
@@ -231,6 +231,13 @@ def test_label_free_validators(metric, values, step):
         run = with_metric(run, f"{domain}/{metric.partition('/')[2]}", values)
     (choice,) = choose(rules.label_free(metric), run)
     assert (choice.step, choice.test) == (step, {0: 0.1, 300: 0.3, 600: 0.8}[step])
+
+
+@pytest.mark.parametrize("name", ["pseudo_acc", "kept_acc"])
+def test_labels_that_training_never_sees_select_nothing(name):
+    run = with_metric(A, f"art/unlabelled/{name}", [0.1, 0.2, 0.3])
+    with pytest.raises(UsageError, match=f"art/unlabelled/{name} .* may need hidden labels"):
+        choose(rules.label_free(f"art/unlabelled/{name}"), run)
 
 
 def test_a_label_free_validator_that_was_not_recorded_is_one_line():

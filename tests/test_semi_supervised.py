@@ -92,8 +92,9 @@ def test_freematch(case: Case) -> None:
     chosen = {"ema": case.hp["m"], "quantile": case.hp["quantile"], "clip": case.hp["clip"]}
     plain, fair = (on_case("FreeMatch", case, fairness_weight=w, **chosen) for w in (0.0, 1.0))
     for t, (weak, strong) in enumerate(zip(case.x("logits_weak"), case.x("logits_strong"), strict=True)):
-        _, without, targets = plain.objective(seen(weak, strong))
-        _, with_term, _ = fair.objective(seen(weak, strong))
+        total, without, targets = plain.objective(seen(weak, strong))
+        more, with_term, _ = fair.objective(seen(weak, strong))
+        close(more - total, with_term["fairness"].detach())
         out = {name: values[t] for name, values in case.outputs.items()}
         close(targets.weights, out["mask"])
         for name, value in (
@@ -102,7 +103,7 @@ def test_freematch(case: Case) -> None:
             ("time_p", plain.confidence),
             ("class_thresholds", plain.thresholds()),
             ("unsup", without["unlabelled"]),
-            ("ent", with_term["unlabelled"] - without["unlabelled"]),
+            ("ent", with_term["fairness"]),
         ):
             close(value, out[name])
 
@@ -236,8 +237,23 @@ def test_freematch_without_a_kept_row_has_no_fairness() -> None:
     algorithm = build("FreeMatch", 1, fairness_weight=1.0)
     algorithm.keep = lambda logits: torch.zeros(len(logits), dtype=torch.bool)
     _, logs, _ = algorithm.objective(seen(torch.randn(5, 4).double(), strong))
-    logs["unlabelled"].backward()
-    assert logs["unlabelled"] == 0 and not strong.grad.any()
+    (logs["unlabelled"] + logs["fairness"]).backward()
+    assert logs["unlabelled"] == logs["fairness"] == 0 and not strong.grad.any()
+
+
+@pytest.mark.parametrize("variant", ["general", "ssdg"])
+def test_freematch_weighs_its_fairness_alone(variant: str) -> None:
+    algorithm = build("FreeMatch", unlabelled_weight=0.1, fairness_weight=20.0, variant=variant)
+    total, logs = algorithm.loss(batch())
+    expected = logs["labelled"] + 0.1 * logs["unlabelled"] + 20.0 * logs["fairness"]
+    assert logs["fairness"] != 0
+    torch.testing.assert_close(total, (3 if variant == "ssdg" else 1) * expected)
+
+
+def test_softmatch_takes_a_batch_of_one_row() -> None:
+    algorithm = build("SoftMatch", 1)
+    algorithm.loss(batch(1, 1, 1))
+    assert algorithm.variance.isfinite()
 
 
 def test_consistency_and_balance_at_their_limits() -> None:
@@ -317,7 +333,7 @@ def test_the_form_of_the_benchmark_by_a_loop_over_domains() -> None:
 
 
 def test_the_benchmark_needs_unlabelled_images_of_every_source() -> None:
-    problem = Problem((1, 8, 8), 4, 3, 100, 10, (50,) * 3, (50,), "digits_cnn")
+    problem = Problem((1, 8, 8), 4, 1, 100, 10, (50,), (50,), "digits_cnn", unlabelled_are_sources=False)
     method = type(build("FixMatch"))
     with pytest.raises(UsageError, match="variant=general"):
         method(problem, build("FixMatch", variant="ssdg").hp)

@@ -368,3 +368,18 @@ def test_cells_equal_domainbeds_own(domainbed_sweep, rule):
         theirs = [cell.strip() for cell in expected[name, title] if cell.strip()]
         assert printed(table) == {"ERM": theirs}
     assert sum(len(run.columns) for run in sweep.runs) == 200
+
+
+def test_files_of_labelled_images_are_one_row(tmp_path):
+    """One for each target and trial, as Dassl's; how many labels they have is theirs to say."""
+    for trial in range(2):
+        for target in TARGETS:
+            few = spec(
+                "ERM", target, task="semi_supervised", trial_seed=trial, label_split=f"{target}{trial}"
+            )
+            write(tmp_path, few, [record(few, 0, constant(few, 0.5, 0.5))])
+    built = build(tmp_path, "last")
+    ((row,),) = (table.rows for table in built)
+    assert [len(cell.scores) for cell in row.cells] == [2, 2, 2]
+    assert "labelled images as a file says" in formats.text(built)
+    assert "labels per class" not in formats.text(built)

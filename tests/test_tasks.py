@@ -23,7 +23,7 @@ from dgbench.train import run, update
 class Sees(ERM):
     """Plain training that asks for every view."""
 
-    needs = ("unlabelled", "strong")
+    needs = ("unlabelled", "strong", "strong_labelled")
 
     def keep(self, logits):
         return logits.softmax(1).amax(1) >= 0.5
@@ -215,6 +215,51 @@ def test_a_schedule_scales_every_group(tmp_path) -> None:
     inside = {id(p) for p in algorithm.featurizer.parameters()}
     assert {id(p) for p in optim.param_groups[0]["params"]} == inside
     assert sum(len(group["params"]) for group in optim.param_groups) == len(list(algorithm.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "is_made"),
+    [
+        ("FixMatch", {}, False),
+        ("FixMatch", {"variant": "ssdg"}, True),
+        ("FixCLR", {"base": "FreeMatch"}, False),
+        ("DeFixMatch", {}, True),
+        ("StyleMatch", {}, True),
+    ],
+)
+def test_the_strong_view_of_labelled_images_is_made_where_it_is_used(
+    name: str, chosen: dict, is_made: bool
+) -> None:
+    run = built(registry.find("algorithms", name), "semi_supervised", hparams=chosen)
+    batch = run.loader.batch(0)
+    assert (batch.x2 is not None) == is_made and batch.u2 is not None
+    run.algorithm.update(batch)
+
+
+def test_the_form_of_the_benchmark_is_not_of_a_target() -> None:
+    """One source and one target: as many labelled as unlabelled domains, which are others."""
+    given = {"hparams": {"variant": "ssdg"}, "source_envs": ("15",)}
+    with pytest.raises(UsageError, match="variant=general"):
+        built(registry.find("algorithms", "FixMatch"), "domain_adaptation", **given)
+
+
+@pytest.mark.parametrize("name", registry.names("algorithms"))
+def test_a_non_linear_classifier_is_one_or_is_refused(name: str) -> None:
+    method = registry.find("algorithms", name)
+    task = method.tasks[0]
+    given = {"test_envs": ("0", "15")} if task == "retrieval" else {"source_envs": ("30", "45")}
+    if method.own_classifier:
+        with pytest.raises(UsageError, match="classifier of its own"):
+            built(method, task, hparams={"nonlinear_classifier": True}, **given)
+        return
+    layers = [
+        sum(
+            isinstance(m, torch.nn.Linear)
+            for m in built(method, task, hparams=chosen, **given).algorithm.modules()
+        )
+        for chosen in ({}, {"nonlinear_classifier": True})
+    ]
+    assert layers[1] > layers[0]
 
 
 @pytest.mark.parametrize("name", ["ERMPlusPlus", "EQRM", "MIRO", "RDM", "SagNet", "Transfer", "URM"])

@@ -51,6 +51,7 @@ class ADRMX(DANN):
         "mlp_dropout": (0.0, Choice((0.0,))),
     }
     hparams_on = on_small_images({"lr": (3e-3, Choice((5e-4, 1e-3, 2e-3, 3e-3)))})
+    own_classifier = True
     erm_when = None  # type: ignore[assignment]
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""DeFixMatch: Don't Fear the Unlabelled, Safe Learning via Debiasing (Schmutz et al., ICLR 2023).
+"""DeFixMatch: Don't Fear the Unlabelled, Safe Semi-supervised Learning via Debiasing (Schmutz et al., ICLR 2023).
 
 arXiv 2203.07512.
 Objective as coded, with FixMatch's unlabelled term U of the unlabelled images and the same term A of the
@@ -9,7 +9,7 @@ labelled ones (their pseudo-labels, not their labels), x and x' the weak and str
 A makes the risk's estimate unbiased; L can be negative.
 Source: USB, algorithms/defixmatch.
 Differs from the paper: nothing known.
-"""
+"""  # noqa: E501
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ class DeFixMatch(FixMatch):
         "unlabelled_weight": (0.5, LogUniform(-1, 0)),
         "threshold": FixMatch.hparams["threshold"],
     }
+    needs = (*FixMatch.needs, "strong_labelled")
     erm_when: ClassVar[Mapping[str, Any] | None] = None
     ssdg = False  # that form adds the term which this method takes away
 

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
-from ..errors import UsageError
 from ..hparams import LogUniform, Option, Uniform
 from ..losses.gradients import classifier_gradient_variance
 
@@ -40,6 +39,7 @@ class Fishr(Algorithm):
         "fishr_average": ("domainbed", Option(("domainbed", "normalized"))),
     }
     erm_when = {"lambda": 0.0, "penalty_anneal_iters": 0}
+    own_classifier = True
     tasks = MULTI_SOURCE
     min_domains = 2
 
@@ -47,8 +47,6 @@ class Fishr(Algorithm):
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        if hp["nonlinear_classifier"]:
-            raise UsageError("the classifier of Fishr is linear; choose from: nonlinear_classifier=false")
         size = (self.featurizer.n_outputs + 1) * problem.num_classes
         self.register_buffer("average", torch.zeros(problem.num_domains, size))  # m
 

@@ -62,12 +62,16 @@ class FixMatch(Algorithm):
         "variant": ("general", Option(("general", "ssdg"))),
     }
     tasks: ClassVar[tuple[str, ...]] = ("semi_supervised", "domain_adaptation")
-    needs = ("unlabelled", "strong")
+    needs: ClassVar[tuple[str, ...]] = ("unlabelled", "strong")
     erm_when: ClassVar[Mapping[str, Any] | None] = {"unlabelled_weight": 0.0}
+
+    @classmethod
+    def needed(cls, hp: Mapping[str, Any]) -> tuple[str, ...]:
+        return (*cls.needs, *(["strong_labelled"] if hp.get("variant") == "ssdg" else []))
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        if self.ssdg and len(problem.unlabelled_sizes) != problem.num_domains:
+        if self.ssdg and not problem.unlabelled_are_sources:
             raise UsageError(
                 "variant ssdg needs unlabelled images of each source domain; choose from: variant=general"
             )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..algorithm import Problem
+from ..algorithm import Logs, Problem
 from ..hparams import Choice
 from ..losses.precision import full_precision
 from ..losses.pseudo_labels import confident
@@ -70,9 +70,11 @@ class FreeMatch(FixMatch):
             self.confidence.clamp_(0, 0.95)
         return super().targets(seen)
 
-    def unlabelled_loss(self, seen: Seen, targets: Targets) -> Tensor:
+    def objective(self, seen: Seen) -> tuple[Tensor, Logs, Targets]:
+        total, logs, targets = super().objective(seen)
         fair = fairness(seen.strong, targets.weights, self.prediction, self.histogram)
-        return super().unlabelled_loss(seen, targets) + self.hp["fairness_weight"] * fair
+        domains = self.problem.num_domains if self.ssdg else 1  # a sum over domains
+        return total + domains * self.hp["fairness_weight"] * fair, {**logs, "fairness": fair}, targets
 
 
 @full_precision

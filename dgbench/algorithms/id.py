@@ -37,6 +37,7 @@ class ID(Algorithm):
         "negatives": (0, None),
     }
     hparams_on = on_small_images(RETRIEVAL_SCRATCH)
+    own_classifier = True
     tasks = ("retrieval",)
     needs = ("unlabelled",)
     banks: Sequence[MemoryBank]
@@ -76,8 +77,9 @@ class ID(Algorithm):
         """Its estimate from random rows of bank i."""
         bank, temperature = self.rows[i], self.hp["temperature"]
         noise = torch.randint(len(bank), (len(f), self.hp["negatives"]), device=f.device)
-        z = normaliser(f.detach(), bank, index, noise, temperature)
-        self.z[i] = torch.where(self.z[i] == 0, z, self.z[i])
+        if self.step == 0:
+            z = normaliser(f.detach(), bank, index, noise, temperature)
+            self.z[i] = torch.where(self.z[i] == 0, z, self.z[i])
         return noise_contrastive(f, bank, index, noise, temperature, self.z[i].clone())
 
     @property

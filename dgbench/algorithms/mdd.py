@@ -36,6 +36,7 @@ class MDD(DAN):
         "reversal_steps": (1000, None),
     }
     hparams_on = TLL
+    own_classifier = True
     batch_norm = True
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ ones, k_i = [ max_c t_ic > threshold ] (1 for every image at threshold 0):
           + balance_weight mean(k) 1/C sum_c BCE(mean_i p_ic, 1/C) )
 
 After each update the teacher's parameters become teacher_rate times themselves and the rest of the student's,
-with teacher_ramp min(1 - 1/(t + 1), teacher_rate) at update t. Evaluation is the teacher's (``predict``).
+with teacher_ramp min(1 - 1/(t + 1), teacher_rate) at update t. Evaluation, and with
+it the recorded accuracy of pseudo-labels, is the teacher's or the student's (``predict``).
 Source: Transfer-Learning-Library, self_ensembling (weight 3, threshold 0.8, rate 0.99).
 Differs from the paper: squared differences are summed over the classes; a weak and a strong view in place of
 two noisy ones; the weight is constant, without a ramp-up.

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
-from ..errors import UsageError
 from ..hparams import LogUniform, Option, Uniform, on_small_images
 from ..losses.contrastive import PROXY_VARIANTS, proxy_contrastive
 
@@ -53,13 +52,12 @@ class PCL(Algorithm):
         **on_small_images({"hidden_dim": (128, None), "out_dim": (64, None)}),
     }
 
+    own_classifier = True
     erm_when = {"pcl_weight": 0.0}
     classifier: nn.Linear
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        if hp["nonlinear_classifier"]:
-            raise UsageError("the classifier of PCL is linear; choose from: nonlinear_classifier=false")
         d, p = hp["out_dim"], hp["head_dropout"]
         widths = [self.featurizer.n_outputs] + [hp["hidden_dim"]] * hp["num_hidden"]
         blocks = [(nn.Linear(m, n), nn.BatchNorm1d(n), nn.ReLU(), nn.Dropout(p)) for m, n in pairwise(widths)]

@@ -30,7 +30,7 @@ from ..algorithm import Logs, Problem
 from ..clustering import spherical_kmeans
 from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, on_small_images
 from ..losses.clusters import pcs_density, prototype_contrast
-from ..losses.memory import matching_entropy, softmax_entropy
+from ..losses.memory import matching_entropy, similarities, softmax_entropy
 from ..networks.memory import Clusters, embeddings
 from .id import ID
 
@@ -97,7 +97,9 @@ class PCS(ID):
         own = [domains[i] for domains in self.clusters]
         proto = [prototype_contrast(f, c.centroids, c.labels[:, index], c.density) for c in own]
         cross = [
-            softmax_entropy(f @ domains[j].centroids.mT / t) for domains in self.clusters for j in others
+            softmax_entropy(similarities(f, domains[j].centroids, t))
+            for domains in self.clusters
+            for j in others
         ]
         found = {"proto": torch.stack(proto).mean(), "cross": torch.stack(cross).mean()}
         if hp["id_weight"]:
@@ -111,7 +113,7 @@ class PCS(ID):
 
     def class_logits(self, f: Tensor) -> Tensor:
         """Of the classifier of MIM: (n, d) -> (n, C)."""
-        return f @ normalize(self.prototypes.weight).T / self.mim_temperature
+        return similarities(f, normalize(self.prototypes.weight), self.mim_temperature)
 
     def mutual_information(self, i: int, logits: Tensor) -> Tensor:
         """MIM of domain i for logits (n, C), whose mean prediction enters the running mean first."""

@@ -52,6 +52,7 @@ class ProtoNCE(Algorithm):
         "clustering": (LIBRARIES[0], Option(LIBRARIES)),
     }
     hparams_on = on_small_images(RETRIEVAL_SCRATCH)
+    own_classifier = True
     tasks = ("retrieval",)
     needs = ("unlabelled", "two")
     clusters: Sequence[Clusters]

@@ -21,7 +21,7 @@ Differs from the paper: where it leaves something open or contradicts itself:
 - The target term is cross-entropy in one place, a squared difference of predictions in another; here the
   former, on the strong view, over all M rows.
 - t, warm-up, alpha, batch size, optimizer, augmentation and whether q has unit length are not given: here t
-  as reg_temperature, SePiCo's alpha and unit length, TLL's optimizer on Office-31 and Office-Home.
+  as reg_temperature, SePiCo's alpha and unit length, on Office data the optimizer of TLL's FixMatch.
 - Algorithm 1 updates the statistics online, the discussion says they need the whole source; here the former.
 - r has the paper's sign, the opposite of SePiCo's code (reg_form "sepico").
 - Of the ablation's two rows with CE alone and different scores, one presumably has the target term as well.
@@ -33,11 +33,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..hparams import LogUniform, Option, Uniform, on_office, on_small_images
 from ..losses.class_statistics import ClassBank, ClassStatistics
+from ..losses.memory import unit
 from ..losses.pseudo_labels import confident, pseudo_label_loss
 from ..losses.semantic_contrast import SPREADS, bank_contrast, class_contrast, spread
 from ..networks.ema import EMATeacher
@@ -63,9 +64,10 @@ class SCALE(Algorithm):
         "warmup": (0.1, None),
     }
     hparams_on = {
-        **on_office(lr=3e-3, lr_gamma=3e-4, weight_decay=1e-3),
+        **on_office(lr=3e-3, lr_gamma=4e-4, weight_decay=1e-3),
         **on_small_images({"teacher_rate": (0.99, None)}),  # their runs have few updates
     }
+    own_classifier = True
     tasks = ("domain_adaptation",)
     needs = ("unlabelled", "strong")
     erm_when = {"unlabelled_weight": 0.0, "cl_weight": 0.0, "reg_weight": 0.0}
@@ -99,7 +101,7 @@ class SCALE(Algorithm):
         pseudo, kept = self.teach(batch)
         z_target = self.features(batch.u2)
         ssl = pseudo_label_loss(self.classifier(z_target), pseudo, kept)
-        q, q_target = (normalize(self.projection(each)) for each in (z, z_target))
+        q, q_target = (unit(self.projection(each)) for each in (z, z_target))
         labels, counted = torch.cat((batch.y, pseudo)), torch.cat((torch.ones_like(batch.y), kept))
         cl = (counted * self.contrast(torch.cat((q, q_target)), labels)).sum() / counted.sum()
         reg = (self.spread(q) + self.spread(q_target)) / 2
@@ -111,7 +113,7 @@ class SCALE(Algorithm):
     def teach(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The teacher's part: pseudo-labels (M,) of u and whether they are kept; the source's statistics."""
         net: Any = self.teacher.net
-        q = normalize(net.projection(net.featurizer(batch.x)))
+        q = unit(net.projection(net.featurizer(batch.x)))
         self.statistics.update(q, batch.y)
         if self.bank is not None:
             self.bank.update(q, batch.y)

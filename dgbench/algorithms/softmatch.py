@@ -67,7 +67,7 @@ class SoftMatch(FixMatch):
             self.goal.lerp_(seen.labelled.detach().to(p.dtype).softmax(1).mean(0), rate)
         top = self.aligned(seen.weak).amax(1)
         self.mean.lerp_(top.mean(), rate)
-        self.variance.lerp_(top.var(), rate)
+        self.variance.lerp_(top.var(correction=min(1, len(top) - 1)), rate)
         below = (top - self.mean).clamp(max=0)
         weights = (-below.square() / (2 * self.variance / self.hp["n_sigma"] ** 2)).exp()
         return Targets(seen.weak.argmax(1), weights)

@@ -46,8 +46,9 @@ class StyleMatch(FixMatch):
         "style_hash": ("", None),
     }
     tasks = ("semi_supervised",)
+    needs = (*FixMatch.needs, "strong_labelled")
     erm_when = None
-    ssdg = True
+    ssdg = own_classifier = True
     classifier: Any
     style: StyleTransfer | None
 
@@ -86,7 +87,7 @@ class StyleMatch(FixMatch):
         u = seen.batch.u
         assert u is not None
         by_domain = u.unflatten(0, (self.problem.num_domains, -1))
-        styles = by_domain[another(self.problem.num_domains)].flatten(0, 1)
+        styles = by_domain[another(self.problem.num_domains, u.device)].flatten(0, 1)
         return seen._replace(styled=self.logits(self.encode(self.style(u, styles))))
 
     def unlabelled_loss(self, seen: Seen, targets: Targets) -> Tensor:
@@ -94,6 +95,7 @@ class StyleMatch(FixMatch):
         return loss if seen.styled is None else loss + pseudo_label_loss(seen.styled, *targets)
 
 
-def another(domains: int) -> Tensor:
+def another(domains: int, device: torch.device) -> Tensor:
     """(D,): for each domain another one, all others equally likely."""
-    return (torch.arange(domains) + torch.randint(1, domains, (domains,))) % domains
+    shift = torch.randint(1, domains, (domains,), device=device)
+    return (torch.arange(domains, device=device) + shift) % domains

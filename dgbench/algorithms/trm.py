@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs, Problem
-from ..errors import UsageError
 from ..hparams import LogUniform
 from ..losses.precision import full_precision
 
@@ -39,6 +38,7 @@ class TRM(Algorithm):
         "iters": (200, LogUniform(0, 4, integer=True)),
         "groupdro_eta": (1e-2, LogUniform(-3, -1)),
     }
+    own_classifier = True
     tasks = MULTI_SOURCE
     min_domains = 2
     erm_when = {}
@@ -49,8 +49,6 @@ class TRM(Algorithm):
 
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
-        if hp["nonlinear_classifier"]:
-            raise UsageError("the heads of TRM are linear; choose from: nonlinear_classifier=false")
         f, c, d = self.featurizer.n_outputs, problem.num_classes, problem.num_domains
         self.register_buffer("weights", torch.empty(d, c, f).uniform_(-(f**-0.5), f**-0.5))
         self.register_buffer("biases", torch.empty(d, c).uniform_(-(f**-0.5), f**-0.5))

@@ -1,4 +1,4 @@
-"""UCDIR: Unsupervised Cross-domain Image Retrieval (Hu and Lee, ECCV 2022).
+"""UCDIR: Feature Representation Learning for Unsupervised Cross-domain Image Retrieval (Hu and Lee, ECCV 2022).
 
 arXiv 2207.09721, equations 1-11.
 Objective as coded, n images of each of two domains; q_i (d,) the query network's unit embedding of one view,
@@ -19,9 +19,10 @@ first ``warm_up`` (share) of a run's epochs has IW alone; l rises from 0 there t
 SE and DD begin at ``align_from``. Clusters are made at each epoch's start. The momentum network is evaluated.
 Source: UCDIR, main.py and moco/builder.py, with scripts/officehome.sh and domainnet.sh.
 Differs from the paper: the filter (0 is the paper); batch means, and their mean over the domains, instead of
-sums over all images; DD squares and has its own temperature; SE and DD begin at half of the run. The schedule
-is in shares of the run, of 200 epochs there.
-"""
+sums over all images; DD squares and has its own temperature; SE and DD begin at half of the run; the
+k-means is scikit-learn's where the official code has faiss's. The schedule is in shares of the run, of 200
+epochs there.
+"""  # noqa: E501
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -34,7 +35,7 @@ from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..clustering import LIBRARIES, kmeans
 from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Choice, LogUniform, Option, on_small_images
 from ..losses.clusters import cluster_contrast, distance_of_distance
-from ..losses.memory import instance_discrimination, softmax_entropy, unit
+from ..losses.memory import instance_discrimination, similarities, softmax_entropy, unit
 from ..networks import projection
 from ..networks.ema import EMATeacher
 from ..networks.memory import Clusters, MemoryBank, embeddings
@@ -69,6 +70,7 @@ class UCDIR(Algorithm):
             "se_temperature": (0.1, Choice((0.01, 0.1))),
         },
     }
+    own_classifier = True
     tasks = ("retrieval",)
     needs = ("unlabelled", "two")
     banks: Sequence[MemoryBank]
@@ -94,7 +96,7 @@ class UCDIR(Algorithm):
     @property
     def progress(self) -> float:
         """The share of the run that is over at the start of this epoch."""
-        return (self.step - self.step % self.problem.steps_per_epoch) / self.problem.num_steps
+        return self.epoch_began / self.problem.num_steps
 
     def weights(self) -> dict[str, float]:
         """{"cw", "se", "dd"} of this epoch."""
@@ -138,9 +140,8 @@ class UCDIR(Algorithm):
         if weights["cw"]:
             terms["cw"] = [self.cluster_loss(i, q[i], index[i]) for i in range(len(q))]
         if weights["se"]:
-            terms["se"] = [
-                softmax_entropy(own @ each.T / self.hp["se_temperature"]) for own in q for each in c
-            ]
+            tau = self.hp["se_temperature"]
+            terms["se"] = [softmax_entropy(similarities(own, each, tau)) for own in q for each in c]
         if weights["dd"]:
             phi = self.hp["dd_temperature"]
             terms["dd"] = [distance_of_distance(own, a, b, phi) for own in q for a, b in combinations(c, 2)]
@@ -157,5 +158,5 @@ class UCDIR(Algorithm):
     def certain(self, i: int, index: Tensor) -> Tensor:
         """Which images (n,) of domain i have a key that is sure enough of its cluster."""
         k, found = self.banks[i].rows[index], self.clusters[i]
-        p = (k @ found.centroids[0].T / self.hp["temperature"]).softmax(1)
+        p = similarities(k, found.centroids[0], self.hp["temperature"]).softmax(1)
         return p.gather(1, found.labels[0][index, None])[:, 0] > self.hp["filter_threshold"]

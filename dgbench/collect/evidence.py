@@ -49,10 +49,11 @@ def _label_free(run: Run, keys: Keys) -> Sequence[str]:
     named = keys(run.spec, run.columns.parts)
     sources = {domain_of(part) for part in run.columns.parts.get("validation", ())}
     for key in named:
-        domain, name = domain_of(domain_of(key)), key.rpartition("/")[2]
-        if domain not in sources and name not in LABEL_FREE:
+        part, _, name = key.rpartition("/")
+        labelled = domain_of(part) in sources and not part.endswith("/unlabelled")
+        if not labelled and name not in LABEL_FREE:
             free = ", ".join(LABEL_FREE)
-            raise UsageError(f"{key} of {run.name} may need target labels; choose a metric from: {free}")
+            raise UsageError(f"{key} of {run.name} may need hidden labels; choose a metric from: {free}")
     return named
 
 

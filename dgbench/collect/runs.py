@@ -60,11 +60,13 @@ class Sweep:
 
 
 def settings(spec: RunSpec) -> Settings:
-    """All of a spec but ``CELL``."""
-    values = ((f.name, getattr(spec, f.name)) for f in fields(spec) if f.name not in CELL)
+    """All of a spec but ``CELL``; of files of labelled images, one for each cell, that there are any."""
+    told = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in CELL}
+    if spec.label_split:
+        told |= {"label_split": "given", "labels_per_class": None}
     return tuple(
         (name, json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value)
-        for name, value in values
+        for name, value in told.items()
     )
 
 

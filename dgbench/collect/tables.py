@@ -189,6 +189,7 @@ def _training(settings: Mapping[str, Any]) -> list[str]:
     few = told["task"] == "semi_supervised" and "labels_per_class" in told
     words = [
         f"{told['labels_per_class']} labels per class and source domain" if few else "",
+        "labelled images as a file says" if told.get("label_split") else "",
         f"{told['steps']} updates" if "steps" in told else "",
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",

@@ -7,6 +7,7 @@ the feature space of a kernel, so one N x N matrix of kernel values serves every
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, estimator: str = "linear") 
     return (_pair_weights(n, m, estimator, z.device) * kernel).sum() + 1 / max(n - 1, 1) + 1 / max(m - 1, 1)
 
 
+@cache
 def _pair_weights(n: int, m: int, estimator: str, device: torch.device) -> Tensor:
     """(n + m, n + m): the weight of each pair in the estimator; float32, as in TLL."""
     weights = torch.zeros(n + m, n + m, device=device)

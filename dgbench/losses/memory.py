@@ -14,9 +14,15 @@ def unit(x: Tensor) -> Tensor:
 
 
 @full_precision
+def similarities(f: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    """f_i . rows_j / temperature: (n, d), (..., N, d) -> (..., n, N)."""
+    return f @ rows.mT / temperature
+
+
+@full_precision
 def instance_discrimination(f: Tensor, bank: Tensor, index: Tensor, temperature: float) -> Tensor:
     """mean_i -log softmax_j(f_i . bank_j / temperature) at j = index_i (Wu et al., CVPR 2018, equation 2)."""
-    return cross_entropy(f @ bank.T / temperature, index)
+    return cross_entropy(similarities(f, bank, temperature), index)
 
 
 @full_precision
@@ -66,7 +72,7 @@ def matching_entropy(
 
     neighbours: 0 for all. Source: CDS (Kim et al., ICCV 2021; 700 neighbours, eps 1e-5), PCS (all, no eps).
     """
-    logits = f @ bank.T / temperature
+    logits = similarities(f, bank, temperature)
     if 0 < neighbours < len(bank):
         logits = logits.topk(neighbours, 1).values
     return softmax_entropy(logits, eps)

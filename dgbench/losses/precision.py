@@ -11,6 +11,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def backward(loss: Tensor) -> None:
+    """``loss.backward()`` with the types of the forward pass, which autocast would round anew."""
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+
+
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Run ``function`` as without autocast, its half-precision arguments in float32."""
 

@@ -47,9 +47,8 @@ def bank_contrast(q: Tensor, y: Tensor, bank: Tensor, temperature: float = 0.1) 
     has the mean of the exponentials.
     """
     s = torch.einsum("nd,kmd->nkm", q, bank) / temperature
-    own = torch.zeros(s.shape[:2], dtype=torch.bool, device=s.device).scatter(1, y[:, None], True)
-    negative = s.mean(2).masked_fill(own, -torch.inf).logsumexp(1)  # (N,)
-    positive = s[own]  # (N, M)
+    negative = s.mean(2).scatter(1, y[:, None], -torch.inf).logsumexp(1)  # (N,)
+    positive = s.take_along_dim(y[:, None, None], 1).squeeze(1)  # (N, M)
     return (torch.logaddexp(positive, negative[:, None]) - positive).mean(1)
 
 

@@ -19,6 +19,8 @@ class SplitBatchNorm(nn.BatchNorm2d):
         if not self.training or n % self.parts:
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
         means, variances = self.running_mean.repeat(self.parts), self.running_var.repeat(self.parts)
         out = batch_norm(
             x.reshape(-1, c * self.parts, h, w),
@@ -27,7 +29,8 @@ class SplitBatchNorm(nn.BatchNorm2d):
             self.weight.repeat(self.parts),
             self.bias.repeat(self.parts),
             True,
-            self.momentum if self.momentum is not None else 0.1,
+            # None as in torch: every batch counts the same
+            1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum,
             self.eps,
         )
         with torch.no_grad():

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
+from ..losses.memory import similarities, unit
+
 
 class StochasticClassifier(nn.Module):
     """Cosine logits z . w_c / (|z| |w_c| temperature), w = mu + softplus(sigma - 4) eps, eps ~ N(0, 1).
@@ -20,10 +22,11 @@ class StochasticClassifier(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits of w = mu: (N, F) -> (N, C)."""
-        return normalize(z) @ normalize(self.mu).T / self.temperature
+        return similarities(unit(z), normalize(self.mu), self.temperature)
 
     def sample(self, z: Tensor, groups: int = 1) -> Tensor:
         """Logits of drawn weights, a draw for each of ``groups`` equal runs of rows: (N, F) -> (N, C)."""
-        w = self.mu + softplus(self.sigma - 4) * torch.randn(groups, *self.mu.shape).to(self.mu)
-        rows = normalize(z).unflatten(0, (groups, -1))
-        return (rows @ normalize(w, dim=2).mT).flatten(0, 1) / self.temperature
+        noise = torch.randn(groups, *self.mu.shape, dtype=self.mu.dtype, device=self.mu.device)
+        w = self.mu + softplus(self.sigma - 4) * noise
+        rows = unit(z).unflatten(0, (groups, -1))
+        return similarities(rows, normalize(w, dim=2), self.temperature).flatten(0, 1)
