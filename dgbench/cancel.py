@@ -25,8 +25,8 @@ def cancel(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
 def _stop(place: Path, name: str) -> list[str]:
     """End the process that writes a folder, and wait until it is gone."""
     holder = lease.read(place)
-    if holder is None:
-        return []
+    if holder is None or (holder.job and not squeue.is_listed(holder.job)):
+        return []  # a job that was just cancelled may leave the lease of its node
     if not holder.process.is_here():
         return [f"not stopped: {name}, by {holder}; give the command there"]
     holder.process.stop()

@@ -43,7 +43,7 @@ class State:
     def load(self, folder: Path, device: torch.device, say: Callable[[str], object]) -> int:
         """Take up the last whole checkpoint, saying what is damaged; returns the next update."""
         for name in (LAST, BEFORE):
-            state = _read(folder / name, device, say)
+            state = _read(folder / name, say)
             if state is not None:
                 break
         else:
@@ -53,7 +53,7 @@ class State:
             optim.load_state_dict(saved)
         for name, averager in self.averagers.items():
             averager.load_state_dict(state["averagers"][name])
-        self.meter.load_state_dict(state["meter"])
+        self.meter.load_state_dict(state["meter"], device)
         return state["step"]
 
     def finish(self, folder: Path, keep_weights: bool) -> None:
@@ -73,13 +73,16 @@ class State:
         return {name: value.clone() for name, value in self.algorithm.state_dict().items()}
 
 
-def _read(path: Path, device: torch.device, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """A checkpoint; None if there is none or it is damaged, which torch alone may not notice."""
+def _read(path: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
+    """A checkpoint; None if there is none or it is damaged, which torch alone may not notice.
+
+    Its tensors are of the CPU: a GPU without room would look like damage.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if bad := archive.testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {bad}")
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except DAMAGE as error:

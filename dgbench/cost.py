@@ -13,12 +13,14 @@ from .spec import RunSpec
 from .tasks import sources_and_targets
 
 TRAINING_PASSES = 3  # forward, and backward to inputs and to weights
+STEP_SECONDS = 1e-3  # of anything but arithmetic, at least
 
 
 def seconds_per_run(spec: RunSpec) -> tuple[dict[str, Any], float]:
     """(resolved hyper-parameters, seconds) of a resolved spec with one thread on the CPU or on the GPU.
 
-    Counts a plain forward and backward pass per training image; methods with more passes cost more.
+    Counts a plain forward and backward pass per training image; methods with more passes cost more. On
+    features of a frozen backbone, the time that any step takes.
     """
     _, hp = check(spec)
     dataset = registry.find("datasets", spec.dataset)
@@ -30,7 +32,8 @@ def seconds_per_run(spec: RunSpec) -> tuple[dict[str, Any], float]:
     assert spec.steps and spec.backbone
     shape = dataset.input_shape or (3, spec.image_size, spec.image_size)  # type: ignore[attr-defined]
     images = spec.steps * sources * hp["batch_size"]
-    return hp, TRAINING_PASSES * images * _flops_per_image(spec.backbone, shape) / _flops_per_second()
+    flops = 0.0 if spec.frozen else _flops_per_image(spec.backbone, shape)
+    return hp, spec.steps * STEP_SECONDS + TRAINING_PASSES * images * flops / _flops_per_second()
 
 
 @cache

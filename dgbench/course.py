@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from .checkpoint import State
 from .errors import UsageError
 from .evaluate import PSEUDO_LABELLED, accuracy, pseudo_labels
 from .lease import Lease
-from .machine import Machine, peak_memory_gb
+from .machine import Machine, forget_peak_memory, peak_memory_gb
 from .meter import Meter
 from .spec import RunSpec
 from .tasks import Pool
@@ -71,7 +71,7 @@ class Course:
             if weights != "raw":
                 record["averaging"] = state.averagers[weights].info()
             self.held.check()
-            records.append(self.folder / "results.jsonl", record)
+            records.append(self.folder / "results.jsonl", record, sync=True)  # a checkpoint relies on it
             self.shown.write(record)
             text = summary(record)
             _log(self.folder, text)
@@ -90,17 +90,16 @@ class Course:
 
     def end(self) -> None:
         """Write the weights and ``done``."""
-        self.shown.close()
         self.state.finish(self.folder, not self.machine.skip_model_save)
         _log(self.folder, "done")
 
 
 @contextmanager
 def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Course | None]:
-    """A run that is this process's own until the end of the block, begun or gone on with; None if it is done.
+    """A run that is this process's own until the block ends, begun or gone on with; None if it is done.
 
     The block is under the run's autocast. Leaving it by an exception writes error.txt; a ``UsageError``
-    before it, about the run as it was asked for, removes a new folder.
+    before the first record removes a new folder.
     """
     for path in machine.plugin:
         registry.load_plugin(path)
@@ -121,22 +120,21 @@ def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Course | N
         (folder / "error.txt").unlink(missing_ok=True)
         try:
             course = _begin(built, folder, machine, held)
-        except UsageError:
-            if created:
-                shutil.rmtree(folder)
-            raise
-        try:
-            with built.autocast():
+            with closing(course.shown), built.autocast():
                 yield course
         except lease.Busy:
             raise
-        except Exception:
+        except Exception as error:
+            if created and isinstance(error, UsageError) and not (folder / "results.jsonl").exists():
+                shutil.rmtree(folder)
+                raise
             records.write_error(folder, traceback.format_exc())
             raise
 
 
 def _begin(run: Built, folder: Path, machine: Machine, held: Lease) -> Course:
     """Take up the checkpoint, if there is one."""
+    forget_peak_memory(run.device)
     averagers = averaging.make(run.spec.averaging, run.algorithm, run.training_images)
     state = State(run.algorithm, averagers, Meter())
     first = state.load(folder, run.device, lambda told: _log(folder, told))

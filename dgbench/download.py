@@ -99,7 +99,7 @@ class Job:
         """What of ``folder`` goes where."""
         try:
             return convert.plan(self.recipe, self.content, folder)
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError) as error:
             raise Refused(f"its table of images is broken ({type(error).__name__}: {error})") from error
 
     def install(self, unpacked: Path, title: str, strict: bool) -> None:

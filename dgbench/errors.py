@@ -19,7 +19,10 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
 
 
 def exit_on_usage_error(main: Callable[[], int | None]) -> None:
-    """Run a command's ``main`` and end the process; a ``UsageError`` is printed as one line, status 2."""
+    """Run a command's ``main`` and end the process.
+
+    A ``UsageError``, or a file that cannot be read or written, is printed as one line, status 2.
+    """
     try:
         sys.exit(main() or 0)
     except UsageError as error:
@@ -28,6 +31,13 @@ def exit_on_usage_error(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader (head, less) went away
         sys.stderr.close()
         sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 class Unsuited(Exception):

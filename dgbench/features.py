@@ -61,7 +61,7 @@ class Source:
         if cache == "disk":
             path = self._path(domain)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with image_cache.lock(path):  # another process may be computing them: wait, then read its file
+            with files.held(path):  # another process may be computing them: wait, then read its file
                 if not path.exists():
                     files.replace(path, lambda file: np.save(file, self._computed(domain, device)))
             features = np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None)

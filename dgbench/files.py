@@ -3,10 +3,14 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+DISK = (errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+"""Numbers of errors that are the disk's, not of what is read from elsewhere."""
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
@@ -44,7 +48,36 @@ def lock(path: Path, shared: bool = False) -> Iterator[bool]:
     A file system without locks has them all free.
     """
     with open(path, "r" if shared else "a") as file:
-        yield _flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        free = _flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        for _ in range(0 if free or shared else 10):  # one who asks has it for a moment
+            time.sleep(0.005)
+            if free := _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                break
+        yield free
+
+
+@contextmanager
+def held(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file beside ``path``, removed afterwards; ``BlockingIOError`` if held, not to ``wait``."""
+    path = path.with_name(path.name + ".lock")
+    while True:
+        with open(path, "w") as file:
+            if not _flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
+                raise BlockingIOError(f"{path} is held")
+            if not _is_at(file, path):  # its holder removed the file while we waited for it
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _flock(file: IO[str], how: int) -> bool:
@@ -60,7 +93,8 @@ def _flock(file: IO[str], how: int) -> bool:
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock at ``path``; a missing file is not locked."""
-    if not path.exists():
+    try:
+        with lock(path, shared=True) as free:
+            return not free
+    except FileNotFoundError:
         return False
-    with lock(path, shared=True) as free:
-        return not free

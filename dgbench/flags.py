@@ -15,6 +15,16 @@ from .spec import RunSpec
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors are ``UsageError``, one line each."""
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As its own, with ~ in paths, which a shell leaves in NAME=~/path."""
+        found = super().parse_args(*args, **kwargs)
+        for name, value in vars(found).items():
+            if isinstance(value, Path):
+                setattr(found, name, value.expanduser())
+            elif isinstance(value, list):
+                setattr(found, name, [v.expanduser() if isinstance(v, Path) else v for v in value])
+        return found
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
@@ -81,7 +91,10 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     group.add_argument("--cache", default="disk", choices=("none", "ram", "disk"), help="decoded images")
     group.add_argument(
-        "--data_workers", type=int, default=0, help="processes of a run that prepare batches; 0: in line"
+        "--data_workers",
+        type=int,
+        default=0,
+        help="processes of a run that prepare batches, none in a pool; 0: in line",
     )
     group.add_argument(
         "--vectorize",

@@ -5,20 +5,19 @@ paths, sizes and modification times, so changed data is decoded anew. It can be 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from .decode import VERSION, Decoded, ImageFiles
 from .errors import UsageError, unknown
+from .files import held
 
 CACHES = ("disk", "ram", "none")
 _ADVICE = "set DGBENCH_CACHE to another folder, or choose --cache ram or none, or a smaller --image_size"
@@ -71,7 +70,7 @@ def _open(entry: Path, mmap: bool) -> Decoded | None:
 def _to_disk(files: ImageFiles, entry: Path) -> Decoded:
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with lock(entry):  # another process may be decoding the same images: wait, then use its entry
+        with held(entry):  # another process may be decoding the same images: wait, then use its entry
             found = _open(entry, mmap=True)
             if found is None:
                 _build(files, entry)
@@ -117,32 +116,9 @@ def _check_space(path: Path, files: ImageFiles) -> None:
         )
 
 
-@contextlib.contextmanager
-def lock(entry: Path, wait: bool = True) -> Iterator[None]:
-    """Hold an entry's lock file and remove it afterwards; ``BlockingIOError`` if held and not ``wait``."""
-    path = entry.with_name(entry.name + ".lock")
-    while True:
-        with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if not _is_at(file, path):  # its holder removed the file while we waited for it
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _remove_abandoned(path: Path) -> None:
     """Remove what killed processes left; a folder whose lock is held is still being written."""
     for aside in path.glob("*.tmp"):
         entry = aside.with_name(aside.name.removesuffix(".tmp"))
-        with contextlib.suppress(OSError), lock(entry, wait=False):
+        with contextlib.suppress(OSError), held(entry, wait=False):
             shutil.rmtree(aside, ignore_errors=True)

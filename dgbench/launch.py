@@ -11,9 +11,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -37,18 +36,14 @@ def check(runs: Sequence[RunSpec]) -> None:
             checked.add(text)
 
 
-def machine_from(args: Any) -> Machine:
-    """The fields of ``Machine`` that a command line has."""
-    return Machine(**{f.name: getattr(args, f.name) for f in fields(Machine)})
-
-
-def default_workers(device: str) -> int:
-    """One per GPU where there are GPUs, else one per CPU core that this process may use."""
+def default_workers(device: str, threads: int = 1) -> int:
+    """One per GPU where there are GPUs, else for each ``threads`` CPU cores that this process may use."""
     import torch
 
     if device in ("auto", "cuda") and torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, threads))
 
 
 class Todo:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 from . import status
 from .errors import UsageError
-from .launchers import launches, slurm_preflight
+from .launchers import launches, slurm_preflight, squeue
 from .plan import plan
 from .spec import RunSpec
 from .status import states
@@ -19,7 +20,6 @@ from .status import states
 def launch_sweep(args: Any, runs: Sequence[RunSpec]) -> int:
     """Execute what there is to do, and say how the sweep stands; returns the exit status."""
     folder, started, slurm = args.output_dir, time.perf_counter(), args.launcher == "slurm"
-    launches.forget_unsubmitted(folder)
     todo, queued = _todo(args, runs)
     try:
         if slurm and (todo or queued):
@@ -63,7 +63,14 @@ def dry_run_text(args: Any, runs: Sequence[RunSpec]) -> str:
 def _todo(args: Any, runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
     """launch: what has not ended; retry: what has failed. And what neither takes: what is queued already."""
     folder = args.output_dir
-    tasks = launches.slurm_tasks(folder, status.ended(folder, runs))  # before states: they end in between
+    try:
+        launches.forget_unsubmitted(folder)
+        tasks = launches.slurm_tasks(folder, status.ended(folder, runs))  # before states: they end in between
+    except squeue.NoAnswer as error:
+        if args.launcher == "slurm":
+            raise
+        print(f"jobs of this sweep may be in Slurm's queue, which cannot be asked: {error}", file=sys.stderr)
+        tasks = {}  # one that begins meanwhile meets the leases
     state = states(folder, runs)
     wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
     open_ = [spec for spec in runs if state[spec.run_id()] in wanted]
@@ -82,7 +89,7 @@ def _submitter(args: Any) -> Any:
         from .launchers.slurm import Submitter
     except ImportError:
         raise UsageError("--launcher slurm needs submitit: pip install 'dgbench[slurm]'") from None
-    from .launch import machine_from
+    from .machine import machine_from
 
     return Submitter(args.output_dir.absolute(), machine_from(args), wanted, cluster)
 
@@ -94,7 +101,7 @@ def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued:
     check(todo)
     with _interruptible():
         with _writing(args.output_dir):
-            _plan(args.output_dir, runs, todo)
+            _plan(args, runs, todo)
             launch = submitter.create()
         submitter.launch(launch, todo, queued, wait=not args.no_wait)
 
@@ -102,22 +109,23 @@ def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued:
 def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
     from . import launch
     from .launchers import pool  # import torch
+    from .machine import machine_from
 
     launch.check(todo)
-    machine, folder = launch.machine_from(args), args.output_dir
+    machine, folder = machine_from(args), args.output_dir
     how = launch.serial if args.launcher == "serial" else pool.pool
     with ExitStack() as launched:
         with _writing(folder):
-            _plan(folder, runs, todo)
+            _plan(args, runs, todo)
             launched.enter_context(launches.local(folder, args.launcher, [spec.run_id() for spec in todo]))
         with _interruptible():
             how(todo, folder, machine, _workers(args))
 
 
-def _plan(folder: Path, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
-    plan(folder, runs)
-    for spec in todo:
-        (folder / spec.run_id() / "error.txt").unlink(missing_ok=True)
+def _plan(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> None:
+    plan(args.output_dir, runs)
+    for spec in todo if args.command == "retry" else ():
+        (args.output_dir / spec.run_id() / "error.txt").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -133,7 +141,7 @@ def _writing(folder: Path) -> Iterator[None]:
 def _workers(args: Any) -> int:
     from .launch import default_workers  # imports torch
 
-    return 1 if args.launcher == "serial" else args.workers or default_workers(args.device)
+    return 1 if args.launcher == "serial" else args.workers or default_workers(args.device, args.threads)
 
 
 @contextmanager

@@ -65,7 +65,13 @@ def _wandb(folder: Path, run: str, config: Mapping[str, Any]) -> Log:
     except ImportError:
         raise _missing("wandb") from None
     opened = wandb.init(
-        project="dgbench", id=run, name=run, dir=str(folder), config=dict(config), resume="allow"
+        project="dgbench",
+        id=run,
+        name=run,
+        dir=str(folder),
+        config=dict(config),
+        resume="allow",
+        reinit="create_new",  # several runs may train as one program
     )
     return Log(lambda record: opened.log({**scalars(record), "update": record["step"]}), opened.finish)
 

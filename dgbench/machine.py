@@ -7,9 +7,11 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,9 +37,15 @@ class Machine:
     label_split: Path | None = None  # the file whose content the spec names, or a folder of such files
 
     def __post_init__(self) -> None:
-        for name in ("vectorize", "runs_per_gpu"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)} must be at least 1")
+        least_of = {"vectorize": 1, "runs_per_gpu": 1, "threads": 0, "checkpoint_every_min": 0}
+        for name, least in least_of.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} {getattr(self, name)} must be at least {least}")
+
+
+def machine_from(args: Any) -> Machine:
+    """The fields of ``Machine`` that a command line has."""
+    return Machine(**{f.name: getattr(args, f.name) for f in fields(Machine)})
 
 
 def prepare(machine: Machine) -> torch.device:
@@ -78,8 +86,17 @@ def _keep_memory() -> None:
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """``peak_memory_gb`` starts anew: a process may have had other runs, whose freed memory it keeps."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # of Linux alone
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_gb(device: torch.device) -> float:
-    """Most memory so far in GiB: of the GPU, or of this process."""
+    """Most memory in GiB since ``forget_peak_memory``: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
@@ -95,6 +112,6 @@ def code_version() -> str:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+dirty", "--exclude=*"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except OSError:
+    except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__}+{commit}" if commit else __version__

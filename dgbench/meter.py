@@ -47,6 +47,7 @@ class Meter:
         seconds = time.perf_counter() - self.since
         return {"sums": self.sums, "counts": self.counts, "images": self.images, "seconds": seconds}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.sums, self.counts, self.images = dict(state["sums"]), dict(state["counts"]), state["images"]
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.counts, self.images = dict(state["counts"]), state["images"]
         self.since = time.perf_counter() - state.get("seconds", 0.0)

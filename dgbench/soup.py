@@ -27,8 +27,7 @@ from .averager import estimate_batch_norm
 from .build import Built, build
 from .course import evaluate
 from .errors import UsageError, exit_on_usage_error
-from .launch import machine_from
-from .machine import Machine, peak_memory_gb
+from .machine import Machine, machine_from, peak_memory_gb
 from .plan import plan, read_plan
 from .spec import RunSpec
 from .status import states
@@ -61,7 +60,8 @@ def cook(built: Built, members: Sequence[Weights]) -> dict[str, float]:
     built.algorithm.load_state_dict(mean(members))
     if not built.spec.freeze_bn:
         images = (x for _, x in zip(range(OFFICIAL_BN_BATCHES), built.training_images(), strict=False))
-        estimate_batch_norm(built.algorithm, images)
+        with built.autocast():
+            estimate_batch_norm(built.algorithm, images)
     return evaluate(built)
 
 

@@ -73,14 +73,15 @@ class RunSpec:
         if fixed and self.image_size not in (None, 0):
             raise UsageError(f"--image_size has no meaning for {self.dataset}, whose images have one size")
         backbone = self.backbone or dataset.backbone
+        freq = dataset.checkpoint_freq if self.checkpoint_freq is None else self.checkpoint_freq
         pretrained = self.pretrained or _default_weights(backbone)
         values: dict[str, Any] = {
             "dataset": dataset.__name__,
             "algorithm": registry.canonical("algorithms", self.algorithm),
             "test_envs": domains(self.test_envs, envs),
             "source_envs": domains(self.source_envs or self._source(dataset, envs), envs),
-            "steps": self.steps or dataset.steps,
-            "checkpoint_freq": self.checkpoint_freq or dataset.checkpoint_freq,
+            "steps": dataset.steps if self.steps is None else self.steps,
+            "checkpoint_freq": freq,
             "averaging": tuple(sorted(set(self.averaging))),
             "backbone": backbone,
             "pretrained": pretrained,
@@ -96,7 +97,9 @@ class RunSpec:
         return envs[:1] if self.task == "single_source" and dataset.validation else ()
 
     def _check(self) -> None:
-        assert self.steps is not None and self.checkpoint_freq is not None
+        assert self.steps is not None and self.checkpoint_freq is not None and self.image_size is not None
+        if self.image_size < 0:
+            raise UsageError(f"--image_size {self.image_size} must be a number of pixels")
         if self.steps < 1 or self.checkpoint_freq < 1:
             raise UsageError("--steps and --checkpoint_freq must be at least 1")
         if not 0 < self.holdout_fraction < 1:
@@ -169,6 +172,6 @@ def domain(name: str, envs: tuple[str, ...]) -> str:
     by_lower = {env.lower(): env for env in envs}
     if name.lower() in by_lower:  # a domain may itself be called "15"
         return by_lower[name.lower()]
-    if name.isdigit() and int(name) < len(envs):
+    if name.isdecimal() and int(name) < len(envs):
         return envs[int(name)]
     raise unknown("domain", name, [f"{i}={env}" for i, env in enumerate(envs)])

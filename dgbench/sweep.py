@@ -121,12 +121,29 @@ def runs_of(args: Any) -> list[RunSpec]:
         return _of_file(args, given)
     if not (args.algorithms and args.datasets):
         if args.command != "launch" and (runs := read_plan(args.output_dir)):
-            return runs
+            return _of_plan(args, given, runs)
+        nothing = "" if args.command == "launch" else f"{args.output_dir} holds no sweep; "
         raise UsageError(
-            f"give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
+            f"{nothing}give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
         )
+    if (args.n_hparams_from or 0) >= (args.n_hparams or 1):
+        raise UsageError(f"--n_hparams_from {args.n_hparams_from} must be below --n_hparams")
     shape = {name: getattr(args, name) for name in OF_A_GRID if getattr(args, name)}
     return grid(data_dir=args.data_dir, **shape, **given)
+
+
+def _of_plan(args: Any, given: Mapping[str, Any], runs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The planned runs, or those of the methods or the data sets that the flags name."""
+    wanted = {
+        kind: {registry.canonical(f"{kind}s", name) for name in getattr(args, f"{kind}s")}
+        for kind in ("algorithm", "dataset")
+    }
+    others = [name for name in OF_A_GRID if name not in ("algorithms", "datasets") and getattr(args, name)]
+    if others := [*others, *given]:
+        raise UsageError(f"--{others[0]} needs --algorithms and --datasets")
+    return [
+        spec for spec in runs if all(getattr(spec, kind) in names for kind, names in wanted.items() if names)
+    ]
 
 
 def _of_file(args: Any, given: Mapping[str, Any]) -> list[RunSpec]:
@@ -187,6 +204,18 @@ def _parser() -> flags.Parser:
     return parser
 
 
+def _check(args: Any) -> None:
+    """``UsageError`` for flags that would have no effect."""
+    if args.dry_run and args.command not in ("launch", "retry"):
+        raise UsageError(f"--dry_run has no meaning for {args.command}; choose from: launch, retry")
+    if args.watch and args.command != "status":
+        raise UsageError(f"--watch has no meaning for {args.command}; choose from: status")
+    if args.workers < 0:
+        raise UsageError(f"--workers {args.workers} must not be negative")
+    if args.launcher != "slurm" and (wrong := slurm_preflight.given(args)):
+        raise UsageError(f"--{wrong[0]} has no meaning for --launcher {args.launcher}; choose from: slurm")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit status 1 if a run failed or is missing at the end, 130 after Ctrl-C."""
     args = parse(argv)
@@ -195,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "logs":
         print(status.log_text(args.output_dir, read_plan(args.output_dir), args.file or ""))
         return 0
+    _check(args)
     runs = runs_of(args)
     if args.command == "cancel":
         print("\n".join(cancel(args.output_dir, runs)))

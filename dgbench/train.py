@@ -6,7 +6,6 @@ for bit on one CPU machine. What its folder holds: ``course.py``.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from .checkpoint import State
 from .course import Course, opened, summary
 from .errors import exit_on_usage_error
 from .loaders import Loader
-from .machine import Machine
+from .machine import Machine, machine_from
 from .spec import RunSpec
 
 
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     parser.add_argument("--output_dir", type=Path, required=True, help="the run's folder")
     args = parser.parse_args(argv)
-    machine = Machine(**{f.name: getattr(args, f.name) for f in fields(Machine)})
+    machine = machine_from(args)
     for path in machine.plugin:
         registry.load_plugin(path)
     lease.Watch().wait(args.output_dir)

@@ -11,11 +11,13 @@ from dgbench.algorithm import Algorithm, Batch, Problem
 from dgbench.dataset import Dataset
 
 
-def build(name: str, domains: int = 3, classes: int = 4, backbone: str = "digits_cnn", **chosen: Any) -> Any:
-    """A method on 8 x 8 images, in training mode."""
+def build(
+    name: str, domains: int = 3, classes: int = 4, backbone: str = "digits_cnn", size: int = 8, **chosen: Any
+) -> Any:
+    """A method on images of ``size`` pixels, in training mode."""
     method = registry.find("algorithms", name)
     assert issubclass(method, Algorithm)
-    problem = Problem((1, 8, 8), classes, domains, 100, 10, (50,) * domains, (50,) * domains, backbone)
+    problem = Problem((1, size, size), classes, domains, 100, 10, (50,) * domains, (50,) * domains, backbone)
     torch.manual_seed(0)
     return method(problem, hparams.resolve(method, Dataset, chosen)).train()
 

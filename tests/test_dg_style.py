@@ -537,7 +537,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("DSU", {"dsu_p": 1.0}),
     ("SagNet", {"sag_variant": "official"}),
     ("SagNet", {"sag_variant": "official", "backbone": "mnist_cnn"}),
-    ("SagNet", {"sag_variant": "official", "backbone": "two_conv", "nonlinear_classifier": True}),
+    ("SagNet", {"sag_variant": "official", "backbone": "two_conv", "size": 28, "nonlinear_classifier": True}),
     ("RSC", {"rsc_variant": "official"}),
     ("RSC", {"nonlinear_classifier": True}),
     ("MixStyle", {"backbone": "resnet18"}),

@@ -17,6 +17,7 @@ from torchvision.transforms import Resize
 
 from dgbench import decode, image_cache
 from dgbench.errors import UsageError
+from dgbench.files import held
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_killed_half_way(files: list[Path], tmp_path: Path) -> None:
 def test_a_folder_that_another_process_is_writing_stays(files: list[Path]) -> None:
     other = image_cache.folder() / "Other-8-0123"
     (image_cache.folder() / "Other-8-0123.tmp").mkdir(parents=True)
-    with image_cache.lock(other):
+    with held(other):
         load(files)
         assert entries(".tmp") == ["Other-8-0123.tmp"]
 
@@ -189,11 +190,11 @@ def test_who_waited_for_a_lock_holds_the_file_that_is_there(files: list[Path]) -
     there: list[bool] = []
 
     def wait() -> None:
-        with image_cache.lock(entry):
+        with held(entry):
             there.append(bool(entries(".lock")))
 
     waiting = threading.Thread(target=wait)
-    with image_cache.lock(entry):
+    with held(entry):
         waiting.start()
         time.sleep(0.1)
         assert not there

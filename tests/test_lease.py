@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from dgbench import files, lease, process, records
+from dgbench.cancel import cancel
 from dgbench.launchers import squeue
+from dgbench.spec import RunSpec
 
 FORK = multiprocessing.get_context("fork")
 ELSEWHERE = replace(process.me(), host="node7", machine="node7 another boot")
@@ -144,6 +146,19 @@ def test_a_requeued_job_follows_itself(tmp_path: Path, monkeypatch: pytest.Monke
     with lease.hold(tmp_path):
         told = lease.read(tmp_path)
         assert told and (told.job, told.restart) == ("12_3", 1)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_cancel_tells_of_what_goes_on_elsewhere_alone(
+    listed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that was just cancelled on another node leaves its lease there."""
+    spec = RunSpec("RotatedDigits", "ERM", test_envs=("0",))
+    (tmp_path / spec.run_id()).mkdir()
+    write(tmp_path / spec.run_id(), lease.Holder(ELSEWHERE, job="12_3"))
+    monkeypatch.setattr(squeue, "is_listed", lambda job: listed)
+    (told,) = cancel(tmp_path, [spec])
+    assert ("not stopped" in told) == listed
 
 
 def test_who_was_taken_over_notices_and_leaves_the_successor_alone(tmp_path: Path) -> None:

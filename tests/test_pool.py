@@ -66,8 +66,8 @@ def test_an_ended_pool_leaves_no_process_and_goes_on(how: str, tmp_path: Path) -
     else:
         os.kill(parent.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         assert parent.wait(60) == (130 if how == "Ctrl-C" else -signal.SIGKILL)
-        wait_for(lambda: not any(map(is_alive, pids)), 5)
-    wait_for(lambda: states(out) == ["waiting"] * 6, 5)
+        wait_for(lambda: not any(map(is_alive, pids)))
+    wait_for(lambda: states(out) == ["waiting"] * 6)
     assert launches.living(out) == []
     assert "nothing was queued or running" in call("cancel", out, *LONG)
     parent = start("launch", out, *LONG)

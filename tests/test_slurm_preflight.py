@@ -12,6 +12,7 @@ from dgbench import sweep
 from dgbench.errors import UsageError
 from dgbench.launchers import slurm_preflight, squeue
 from dgbench.launchers.slurm_preflight import Resources
+from dgbench.machine import Machine
 
 
 def resources(*flags: str) -> Resources:
@@ -37,6 +38,8 @@ def test_amounts_of_memory(text: str, megabytes: float) -> None:
         (Resources(gpus=-1), "--gpus -1 is too small"),
         (Resources(array_parallelism=0), "--array_parallelism 0 is too small"),
         (Resources(comment="a\nb"), "--comment must be one line"),
+        (Resources(sbatch={"nice": "1\ntouch x"}), "--sbatch must be one line"),
+        (Resources(timeout_min=2), "--signal_delay_s 120 leaves nothing of --timeout_min 2"),
         (Resources(sbatch={"signal": "KILL"}), "--sbatch signal is not free"),
         (Resources(sbatch={"partition": "gpu"}), "--sbatch partition is not free"),
     ],
@@ -58,6 +61,15 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(squeue.NoAnswer, match="sbatch is not on PATH: this machine has no Slurm; give --l"):
         slurm_preflight.preflight(Resources())
+
+
+def test_a_task_saves_what_it_did_before_its_time_is_up(tmp_path: Path) -> None:
+    slurm = pytest.importorskip("dgbench.launchers.slurm")
+    machine = Machine(data_dir=Path("data"), label_split=Path("few.json"))
+    assert slurm._for_tasks(machine, Resources(timeout_min=10).usable_min).checkpoint_every_min == 2
+    sent = slurm._for_tasks(machine, Resources().usable_min)
+    assert sent.checkpoint_every_min == machine.checkpoint_every_min == 10
+    assert sent.data_dir == Path("data").absolute() and sent.label_split == Path("few.json").absolute()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dgbench import cost, launch, networks, records, sweep
 from dgbench.algorithm import Problem
 from dgbench.errors import UsageError
-from dgbench.plan import read_plan
+from dgbench.plan import plan, read_plan
 from dgbench.spec import RunSpec
 
 TIMES = ("seconds", "images_per_second", "memory_gb")
@@ -120,6 +120,13 @@ def test_dry_run_prints_runs_and_cost_and_writes_nothing(
 
 def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     cases = {
+        "--workers -1 must not be negative": ["--workers", "-1"],
+        "--threads -1 must be at least 0": ["--threads", "-1"],
+        "--n_hparams_from 2 must be below --n_hparams": ["--n_hparams_from", "2"],
+        "--steps and --checkpoint_freq must be at least 1": ["--steps", "0"],
+        "--watch has no meaning for launch": ["--watch"],
+        "--partition has no meaning for --launcher serial": ["--partition", "gpu"],
+        "--no_wait has no meaning for --launcher serial": ["--no_wait"],
         "unknown algorithm": ["--algorithms", "EMR"],
         "unknown launcher": ["--launcher", "slrm"],
         "unknown dataset": ["--datasets", "PAC"],
@@ -154,6 +161,56 @@ def test_done_runs_are_skipped_and_a_failure_neither_stops_nor_hides(
     done = subprocess.run([sys.executable, "-m", "dgbench.sweep", *retry], capture_output=True, text=True)
     assert done.returncode == 0 and "0 failed, 4 done" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*ERM*/*")}
+
+
+def test_flags_choose_among_the_planned_runs_or_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(tmp_path, sweep.grid(["ERM", "SD"], ["RotatedDigits"], 1))
+    here = ["--output_dir", str(tmp_path)]
+    for given, count in (([], 12), (["--algorithms", "sd"], 6), (["--datasets", "RotatedDigits"], 12)):
+        assert len(sweep.runs_of(sweep.parse(["status", *given, *here]))) == count
+    for given in (["--steps", "7"], ["--algorithms", "ERM", "--n_trials", "1"]):
+        with pytest.raises(UsageError, match="needs --algorithms and --datasets"):
+            sweep.main(["retry", *given, *here])
+    with pytest.raises(UsageError, match="--dry_run has no meaning for cancel"):
+        sweep.main(["cancel", "--dry_run", *here])
+    with pytest.raises(UsageError, match="holds no sweep"):
+        sweep.main(["status", "--output_dir", str(tmp_path / "other")])
+    (tmp_path / "sweep.json").write_text('{"specs": [')
+    with pytest.raises(UsageError, match=r"sweep.json is damaged; remove it and launch again"):
+        sweep.main(["status", *here])
+
+
+PLANNER = """
+import sys
+from pathlib import Path
+from dgbench.plan import plan
+from dgbench.spec import RunSpec
+for seed in range(25):
+    plan(Path(sys.argv[1]), [RunSpec("RotatedDigits", sys.argv[2], test_envs=("0",), trial_seed=seed)])
+"""
+
+
+def test_launches_that_plan_at_once_lose_no_run(tmp_path: Path) -> None:
+    names = ("ERM", "SD", "IRM")
+    planners = [subprocess.Popen([sys.executable, "-c", PLANNER, tmp_path, name]) for name in names]
+    assert [planner.wait() for planner in planners] == [0, 0, 0]
+    assert len(read_plan(tmp_path)) == 75 and [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_a_sweep_that_had_jobs_goes_on_where_slurm_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / ".submit" / "then-0123abcd").mkdir(parents=True)
+    runs = [spec.run_id() for spec in sweep.grid(["ERM"], ["RotatedDigits"], 1, envs=("0",), steps=3)]
+    told = {"launcher": "slurm", "arrays": [{"name": "dgb-out-0", "tasks": [runs], "job": "12"}]}
+    (out / ".submit" / "then-0123abcd" / "launch.json").write_text(json.dumps(told))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sweep.main(flags(out, "--envs", "0")) == 0
+    assert "which cannot be asked: squeue is not on PATH" in capsys.readouterr().err
+    assert _states(out) == ["done"]
 
 
 @pytest.mark.slow
@@ -201,3 +258,11 @@ def test_the_cost_of_a_run_counts_what_torch_counts(backbone: str, shape: tuple[
     with FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, *shape))
     assert cost._flops_per_image(backbone, shape) == counter.get_total_flops()
+
+
+def test_a_run_on_frozen_features_costs_its_steps() -> None:
+    trained, frozen = (
+        RunSpec("PACS", "ERM", test_envs=("0",), backbone="resnet18", frozen=frozen, steps=300).resolved()
+        for frozen in (False, True)
+    )
+    assert cost.seconds_per_run(frozen)[1] == 0.3 < cost.seconds_per_run(trained)[1]

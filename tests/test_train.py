@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgbench import train
-from dgbench.errors import UsageError
+from dgbench import records, registry, train
+from dgbench.algorithms.erm import ERM
+from dgbench.errors import UsageError, exit_on_usage_error
 from dgbench.spec import RunSpec
 
 FLAGS = ["--dataset", "RotatedDigits", "--algorithm", "ERM", "--test_envs", "0", "--steps", "3"]
@@ -103,6 +104,9 @@ BAD_FLAGS = {
     "no target": (["--test_envs"], r"names no target domain; choose from: 0=0"),
     "source is target": (["--source_envs", "0", "1"], r"0 cannot be source and target at once"),
     "no steps": (["--steps", "-1"], r"--steps .* at least 1"),
+    "zero steps": (["--steps", "0"], r"--steps .* at least 1"),
+    "a domain in superscript": (["--test_envs", "²"], r"unknown domain '²'"),
+    "negative threads": (["--threads", "-1"], r"--threads -1 must be at least 0"),
     "bad holdout": (["--holdout_fraction", "1.5"], r"not between 0 and 1"),
     "unknown averaging": (["--averaging", "swadd"], r"did you mean swad\? choose from: ema, swa, swad"),
     "unknown backbone": (["--backbone", "resnet19"], r"unknown backbone 'resnet19'; did you mean resnet18"),
@@ -178,6 +182,47 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no run"):
         train.main([*FLAGS, "--output_dir", str(other)])
     assert [f.name for f in other.iterdir()] == ["thesis.tex"]
+
+
+def test_a_user_error_while_a_run_trains_loses_nothing(tmp_path: Path) -> None:
+    class Unlucky(ERM):
+        """Meets a broken image at the fourth update."""
+
+        def loss(self, batch):
+            if self.step == 3:
+                raise UsageError("cannot decode x.jpg")
+            return super().loss(batch)
+
+    spec = RunSpec("RotatedDigits", "Unlucky", test_envs=("0",), steps=5, checkpoint_freq=1)
+    with registry.registered(Unlucky), pytest.raises(UsageError, match="cannot decode"):
+        train.run(spec, tmp_path / "run")
+    assert [line["step"] for line in records.read_lines(tmp_path / "run" / "results.jsonl")[0]] == [0, 1, 2]
+    assert "cannot decode x.jpg" in (tmp_path / "run" / "error.txt").read_text()
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        (OSError(20, "Not a directory", "file/run"), 2, "error: file/run: Not a directory\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_command_ends_without_a_traceback(
+    raised: BaseException, status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        exit_on_usage_error(main)
+    assert ended.value.code == status and capsys.readouterr().err == told
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert train.main([*FLAGS, "--output_dir", "~/run"]) == 0
+    assert (tmp_path / "run" / "done").exists()
 
 
 def test_the_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:

@@ -171,3 +171,16 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
 def test_a_name_that_is_a_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UnpackError, match="file and a folder"):
         unpack(_tar(tmp_path / "a.tar", {"x": b"", "x/y": b""}), tmp_path / "out")
+
+
+def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
+    path = _tar(tmp_path / "a.tar", {"x" * 300: b"one"})
+    with pytest.raises(UnpackError, match="broken"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_that_is_not_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "a.bz2").write_bytes(b"BZh9" + bytes(range(200)))
+    with pytest.raises(UnpackError, match="broken"):
+        unpack(tmp_path / "a.bz2", tmp_path / "out")

@@ -1,12 +1,12 @@
 """The real PACS images where they are, else drawn ones; in a cache of decoded images."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .. import image_cache
 from ..datasets.pacs import PACS
 from ..folders import subfolders
 
@@ -14,15 +14,14 @@ DRAWN = 60  # per class and domain, where there are no real images
 
 
 def data_dir() -> Path:
-    """The folder that holds PACS: $DGBENCH_DATA, or the one beside the repository, or drawn images."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    path = Path(os.environ.get("DGBENCH_DATA") or beside)
+    """The folder that holds PACS: $DGBENCH_DATA, or drawn images."""
+    path = Path(os.environ.get("DGBENCH_DATA", ""))
     return path if subfolders(path / "PACS") else _drawn()
 
 
 def _drawn() -> Path:
-    """PACS's folders, with smooth images of 227 x 227 pixels; in a folder for temporary files."""
-    root = Path(tempfile.gettempdir()) / "dgbench-bench"
+    """PACS's folders, with smooth images of 227 x 227 pixels, in the folder of caches."""
+    root = image_cache.folder().parent / "bench"
     r = np.random.default_rng(0)
     for domain in PACS.domains:
         for label in range(PACS.num_classes):

@@ -136,7 +136,8 @@ class Submitter:
         array = Array(name, [[spec.run_id() for spec in task] for task in tasks])
         launch.arrays.append(array)
         launch.write()
-        work = Work(self.folder, _absolute(self.machine), max(lease.STALE_SECONDS, self.cluster.kill_wait))
+        machine = _for_tasks(self.machine, self.wanted.usable_min)
+        work = Work(self.folder, machine, max(lease.STALE_SECONDS, self.cluster.kill_wait))
         try:
             with _outside_of_jobs():
                 jobs = self.executor(launch.folder, name).map_array(work, tasks)
@@ -191,10 +192,14 @@ def _job_name(sweep: Path) -> str:
     return "dgb-" + re.sub(r"[^A-Za-z0-9_.-]+", "_", sweep.name)[:40]
 
 
-def _absolute(machine: Machine) -> Machine:
-    """The same for a process that starts elsewhere."""
-    data_dir = machine.data_dir.absolute() if machine.data_dir else None
-    return replace(machine, data_dir=data_dir, plugin=[path.absolute() for path in machine.plugin])
+def _for_tasks(machine: Machine, usable_min: float) -> Machine:
+    """The same for a process that starts elsewhere, with checkpoints often enough to get on in a task."""
+    data_dir, label_split = (path and path.absolute() for path in (machine.data_dir, machine.label_split))
+    often = min(machine.checkpoint_every_min or usable_min, usable_min / 4)
+    plugin = [path.absolute() for path in machine.plugin]
+    return replace(
+        machine, data_dir=data_dir, label_split=label_split, plugin=plugin, checkpoint_every_min=often
+    )
 
 
 def _plain(folder: Path, link: bool) -> Path:

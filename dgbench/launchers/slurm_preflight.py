@@ -54,14 +54,24 @@ class Resources:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < (name in ("timeout_min", "array_parallelism")):
                 raise UsageError(f"--{name} {value} is too small")
-            if "\n" in str(value):
+            texts = [part for pair in value.items() for part in pair] if name == "sbatch" else [value]
+            if any("\n" in str(text) for text in texts):
                 raise UsageError(f"--{name} must be one line")
         for key in self.sbatch:
             if key in OWN_OPTIONS or key.replace("-", "_") in FLAGS:
                 raise UsageError(
                     f"--sbatch {key} is not free; see the flags of `python -m dgbench.sweep --help`"
                 )
+        if self.usable_min <= 0:
+            raise UsageError(
+                f"--signal_delay_s {self.signal_delay_s} leaves nothing of --timeout_min {self.timeout_min}"
+            )
         self.megabytes()
+
+    @property
+    def usable_min(self) -> float:
+        """Minutes of a task before it is told to stop."""
+        return self.timeout_min - self.signal_delay_s / 60
 
     def megabytes(self) -> float:
         """``mem``, which Slurm reads as MB without a unit."""
@@ -99,6 +109,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="other options of sbatch",
     )
     group.add_argument("--no_wait", action="store_true", help="return when all is submitted")
+
+
+def given(args: argparse.Namespace) -> list[str]:
+    """The flags of ``add_flags`` that a command line has."""
+    defaults = {**vars(Resources()), "no_wait": False}
+    names = [name for name in FLAGS if getattr(args, name) != defaults[name]]
+    return names + [name for name in ("sbatch", "no_wait") if getattr(args, name)]
 
 
 def resources_from(args: argparse.Namespace) -> Resources:

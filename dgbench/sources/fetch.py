@@ -1,6 +1,5 @@
 """Bring one file to the disk: resumed where it broke off, whole or not at all, checked."""
 
-import errno
 import hashlib
 import http.client
 import importlib
@@ -22,7 +21,6 @@ TIMEOUT = 60.0  # seconds without a byte
 ATTEMPTS = 6  # in a row that bring nothing new
 WAIT = 1.0  # seconds before the second attempt; doubled each time
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-_DISK = (errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # ours, not the network's
 _HOPELESS = (ssl.SSLCertVerificationError, socket.gaierror)  # no such host: no attempt will help
 
 
@@ -121,7 +119,7 @@ def _transfer(file: File, part: Path) -> None:
         kind = _Transient if error.code in TRANSIENT else FetchError
         raise kind(f"the server answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if isinstance(error, OSError) and error.errno in files.DISK:
             raise
         reason = getattr(error, "reason", error)
         kind = FetchError if isinstance(reason, _HOPELESS) else _Transient

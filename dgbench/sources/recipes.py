@@ -1,4 +1,4 @@
-"""Where each data set comes from: facts only, in the terms of ``sources.py``.
+"""Where each data set comes from: facts only, in the terms of ``source.py``.
 
 Sources are tried in this order. A size or a checksum is here only where it is known from more than one copy
 or from the host itself; the numbers of images are in ``datasets/``.

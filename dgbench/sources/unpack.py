@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from .. import progress
+from ..files import DISK
 
 RATIO = 100  # images hardly compress, texts some 20-fold
 FLOOR = 1 << 26  # bytes that any archive may unpack to
@@ -39,6 +40,7 @@ _BROKEN = (
     zlib.error,
     EOFError,
     RuntimeError,  # zipfile: a password is needed, or (NotImplementedError) an unknown method
+    ValueError,  # a name that is no text or no path
 )
 
 
@@ -75,7 +77,7 @@ def unpack(path: Path, into: Path, limit: int | None = None) -> None:
         _unpack(path, into, limit)
     except BaseException as error:
         shutil.rmtree(into, ignore_errors=True)
-        if isinstance(error, _BROKEN):
+        if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno not in DISK):
             raise UnpackError(f"{path.name} is broken: {error}") from error
         raise
 
