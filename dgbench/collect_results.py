@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = domainbed_format.latex if args.format == "domainbed-latex" else domainbed_format.text
         _write(document(sweep.runs), args.output)
         return 0
-    if args.top:
+    if args.top is not None:
         from .collect import top
 
         _write(top.text(sweep.runs, rule, args.top), args.output)

@@ -17,6 +17,7 @@ import torch
 
 from . import flags, galleries, pseudo_curves, registry
 from .build import Built, build
+from .checkpoint import DAMAGE
 from .errors import UsageError, exit_on_usage_error, unknown
 from .machine import Machine
 from .spec import RunSpec
@@ -42,8 +43,13 @@ def load(folder: Path, machine: Machine, weights: str = "raw") -> Built:
         raise UsageError(f"no run in {str(folder)!r}; give the folder that dgbench.train wrote")
     if not (folder / "weights.pt").exists():
         raise UsageError(f"{folder} has no weights.pt: it is not done, or ran with --skip_model_save")
-    run = build(RunSpec.from_dict(json.loads((folder / "spec.json").read_text())), machine)
-    kinds = torch.load(folder / "weights.pt", map_location=run.device, weights_only=True)
+    try:
+        spec = RunSpec.from_dict(json.loads((folder / "spec.json").read_text()))
+        kinds = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
+    except (TypeError, *DAMAGE) as error:
+        told = str(error).splitlines()[0]
+        raise UsageError(f"{folder} holds a damaged file ({told}); train the run again") from None
+    run = build(spec, machine)
     if weights not in kinds:
         raise unknown("weights", weights, kinds)
     run.algorithm.load_state_dict(kinds[weights])

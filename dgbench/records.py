@@ -131,7 +131,7 @@ def parse(line: bytes) -> Record | None:
 def seconds(record: Mapping[str, Any]) -> float:
     """What a record took: its evaluation, and once per step the training before it; NaN if untold."""
     told = record.get("seconds")
-    if not told:
+    if not told or not {"evaluate", "train"} <= told.keys():
         return math.nan
     return told["evaluate"] + (told["train"] if record.get("weights", "raw") == "raw" else 0.0)
 

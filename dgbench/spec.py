@@ -126,6 +126,9 @@ class RunSpec:
             if name not in known:
                 raise unknown("field of a run", name, known)
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name in ("trial_seed", "hparams_seed", "seed"):
+            if not isinstance(plain.get(name, 0), int):
+                raise TypeError(f"{name} {plain[name]!r} is no number")
         return cls(**plain)
 
     def run_id(self) -> str:

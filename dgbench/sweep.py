@@ -52,6 +52,8 @@ def grid(
     one source for each target, every ordered pair. fixed: other fields of ``RunSpec``.
     """
     task = fixed.get("task", "domain_generalization")
+    if task == "retrieval" and n_hparams - n_hparams_from > 1:
+        raise UsageError("retrieval has no labels to choose among several draws; choose from: --n_hparams 1")
     runs = []
     for trial, dataset, algorithm in itertools.product(range(n_trials), datasets, algorithms):
         data: Any = registry.find("datasets", dataset)
@@ -115,8 +117,9 @@ def names() -> list[str]:
 def runs_of(args: Any) -> list[RunSpec]:
     """The runs that a command line, as ``parse`` reads it, is about."""
     given = flags.spec_values(args)
-    if args.n_trials is not None and args.n_trials < 1:
-        raise UsageError(f"--n_trials {args.n_trials} must be at least 1")
+    for name in ("n_trials", "n_hparams"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UsageError(f"--{name} {getattr(args, name)} must be at least 1")
     if args.file:
         return _of_file(args, given)
     if not (args.algorithms and args.datasets):

@@ -42,6 +42,31 @@ def test_paired_comparison_is_over_trial_and_target(tmp_path):
     assert "Holm-corrected for 1 rows" in table.caption[-1]
 
 
+def test_a_baseline_alone_is_compared_with_nothing(tmp_path):
+    write_method(tmp_path, "ERM", grid())
+    (table,) = build(tmp_path)
+    comparison.add_baseline([table])
+    assert "no row to compare with ERM" in table.notes and "vs ERM" not in table.caption[-1]
+
+
+def test_another_table_of_a_data_set_is_no_other_data_set(tmp_path):
+    for name in ("one", "two"):
+        write_method(tmp_path / name, "ERM", grid())
+        write_method(tmp_path / name, "PCL", grid(0.02))
+    assert comparison.ranks([*build(tmp_path / "one"), *build(tmp_path / "two")]) == []
+
+
+def test_two_runs_of_one_place_are_told_and_not_averaged(tmp_path):
+    write_method(tmp_path, "ERM", grid())
+    again = spec("ERM", "art", trial_seed=0)
+    write_simple(tmp_path / "kept", again, 0.9)
+    (tmp_path / "kept" / again.run_id()).rename(tmp_path / "a-copy")
+    (table,) = build(tmp_path)
+    (row,) = table.rows
+    assert "(1/2)" in str(row.cells[0]) and not row.cells[0].whole
+    assert any("more than one run of its trial and draw" in note for note in table.notes)
+
+
 def test_pairs_of_incomplete_cells_do_not_count(tmp_path):
     write_method(tmp_path, "ERM", grid())
     accuracies = grid(0.02)
@@ -118,6 +143,12 @@ def test_top_lists_draws_by_validation_alone(tmp_path, capsys):
     assert printed[4] == "     lr=0.1"
     assert printed[6] == "  2. validation 0.8000  test 0.9000  step 0  draw 2"
     assert printed[7:] == ["     lr=0.2", f"     {spec(hparams_seed=2).run_id()}"]
+
+
+def test_top_wants_a_number(tmp_path):
+    write_simple(tmp_path, spec(), 0.5)
+    with pytest.raises(UsageError, match="--top 0 must be at least 1"):
+        collect_results.main(["--input_dir", str(tmp_path), "--top", "0"])
 
 
 def test_top_where_nothing_can_be_chosen(tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 
@@ -150,3 +151,43 @@ def test_rows_of_a_kind_of_weights_are_in_the_order_of_steps(tmp_path):
     assert columns["step"][columns.rows("ema")].tolist() == [0, 300]
     assert columns["sketch/in/acc"][columns.rows("raw")].tolist() == [0, 0.3]
     assert columns.rows("swad").tolist() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parts": ["sketch/in"]},
+        {"parts": {"validation": []}},
+        {"metrics": [0.5]},
+        {"metrics": None},
+        {"losses": [1.0]},
+        {"seconds": 3.0},
+        {"fingerprint": "abc"},
+    ],
+)
+def test_a_line_of_another_kind_is_skipped_and_told(tmp_path, change):
+    run = spec()
+    good = record(run, 300, constant(run, 0.5, 0.5))
+    write(tmp_path, run, [record(run, 0, constant(run, 0.1, 0.1)) | change, good])
+    sweep = load.load(tmp_path)
+    assert sweep.runs[0].columns["step"].tolist() == [300]
+    assert any("1 lines without metrics or parts were skipped" in note for note in sweep.notes)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"dataset": "Toy", "algorithm": "ERM", "trial_seed": "x"}'])
+def test_a_spec_of_another_kind_is_told(tmp_path, text):
+    write_simple(tmp_path, spec(), 0.5)
+    write_simple(tmp_path, spec("PCL"), 0.5)
+    (tmp_path / spec("PCL").run_id() / "spec.json").write_text(text)
+    sweep = load.load(tmp_path)
+    assert [run.spec.algorithm for run in sweep.runs] == ["ERM"]
+    assert any(note.startswith(f"{spec('PCL').run_id()}: TypeError") for note in sweep.notes)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no gzip", "no run"])
+def test_a_damaged_archive_is_one_line(tmp_path, damage):
+    line = json.dumps(record(spec(), 0, constant(spec(), 0.5, 0.5)) | {"run": "x"}).encode()
+    content = gzip.compress(line if damage != "no run" else line.replace(b'"run"', b'"ran"'))
+    (tmp_path / "records.jsonl.gz").write_bytes({"cut": content[:40], "no gzip": line}.get(damage, content))
+    with pytest.raises(UsageError, match=r"records.jsonl.gz is damaged .*; get it again"):
+        load.load(tmp_path)

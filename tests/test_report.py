@@ -8,10 +8,12 @@ import sys
 import pytest
 from literal_runs import constant, plan, record, spec, write, write_simple
 
+from dgbench.collect.formats import Cell, Row
 from dgbench.collect.stats import Ranks
 from dgbench.errors import UsageError
 from dgbench.report import __main__ as report
-from dgbench.report import figures, page
+from dgbench.report import drawings, figures, page
+from dgbench.report import tables as report_tables
 from dgbench.report.runs import command
 from dgbench.spec import RunSpec
 
@@ -197,6 +199,33 @@ def test_a_folder_of_sweeps_and_ranks_across_them(tmp_path):
     check(text)
     assert "Critical difference." in text
     assert '<section id="sweep-1">' in text
+
+
+def test_averages_stand_for_each_rule_with_every_data_set(tmp_path):
+    for name, test in (("Toy", 0.5), ("Other", 0.7)):
+        for target in TARGETS:
+            run = spec("ERM", target)
+            write_simple(tmp_path / "toy", type(run)(**{**vars(run), "dataset": name}), test)
+    text = write_page([tmp_path / "toy"], tmp_path / "report.html", "--oracle")
+    heads = re.findall(r"<table.*?</thead>", text, re.DOTALL)
+    over = [head for head in heads if "Averages" in head]
+    assert len(over) == 2 and all("Other" in head and "Toy" in head and "Rank" not in head for head in over)
+    assert "A rule reads only what the sources" not in text
+    assert "A rule reads only what the sources" in write_page([tmp_path / "toy"], tmp_path / "report.html")
+
+
+def test_a_small_p_sorts_as_the_smallest():
+    shown = [report_tables._extra(text)[1] for text in ("< 0.001", "0.0076", "")]
+    assert shown == [0.001, 0.0076, None]
+
+
+def test_the_baseline_is_among_the_rows_of_a_figure():
+    rows = [
+        Row(name, [Cell(score)])
+        for name, score in (*((f"m{i}", 0.5 + i / 100) for i in range(20)), ("ERM", 0.1))
+    ]
+    labels = [row.label for _, row in drawings._shown(rows)]
+    assert labels[-1] == "ERM" and "m0" not in labels and "m19" in labels
 
 
 def test_one_checkpoint_one_trial_is_enough(tmp_path):

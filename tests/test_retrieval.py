@@ -20,7 +20,7 @@ from dgbench.algorithms.ucdir import UCDIR
 from dgbench.build import build
 from dgbench.checkpoint import State
 from dgbench.clustering import spherical_kmeans
-from dgbench.collect import published, rules, tables
+from dgbench.collect import comparison, published, rules, tables
 from dgbench.collect.load import load
 from dgbench.errors import UsageError
 from dgbench.losses.memory import similarities, softmax_entropy
@@ -29,6 +29,7 @@ from dgbench.machine import Machine
 from dgbench.meter import Meter
 from dgbench.networks import moco, projection
 from dgbench.networks.backbones import ResNet
+from dgbench.report import drawings
 from dgbench.sources.source import File
 from dgbench.spec import RunSpec
 
@@ -320,6 +321,32 @@ def test_a_table_per_metric_and_a_column_per_direction(tmp_path: Path) -> None:
     assert printed(second) == {"ID": ["41.0", "51.0", "36.0", "46.0", "43.5"]}
     assert "selection: last checkpoint" in first.heading
     assert "P@1 in percent" in first.caption[0] and "images trained on" in first.caption[0]
+
+
+def test_both_directions_are_of_one_run(tmp_path: Path) -> None:
+    """Of its cost, of a paired test, of its curve, and of a shared draw."""
+    for trial in range(2):
+        for algorithm, score in (("ERM", 0.3), ("ID", 0.4)):
+            literal(tmp_path, algorithm, ("Art", "Clipart"), score + trial / 100, 0.5, trial_seed=trial)
+    for path in tmp_path.glob("*/results.jsonl"):
+        lines = [json.loads(line) | {"seconds": {"train": 1799.0, "evaluate": 1.0}} for line in path.open()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines[-1:]))
+    sweep_ = load(tmp_path)
+    (table, *_) = tables.build(sweep_, rules.RULES[rules.DEFAULT])
+    comparison.add_cost([table])
+    comparison.add_baseline([table])
+    _, own = table.rows
+    assert own.extra["Hours"] == "1.00"
+    assert "over the 2 pairs of runs, the mean of both directions" in table.caption[-1]
+    assert own.extra["vs ERM"] == "+10.0" and own.extra["p"] == "0.5"
+    assert len(drawings._chosen(table, own)) == 4
+    (shared, *_) = tables.build(sweep_, rules.RULES[rules.DEFAULT], draws="shared")
+    assert printed(shared) == printed(table)
+
+
+def test_draws_that_nothing_could_choose_from_are_not_planned() -> None:
+    with pytest.raises(UsageError, match="retrieval has no labels to choose among several draws"):
+        sweep.grid(["ID"], ["RotatedDigits"], task="retrieval", n_hparams=2)
 
 
 def test_the_oracle_epoch_is_printed_under_its_name_alone(tmp_path: Path) -> None:

@@ -240,6 +240,12 @@ def test_labels_that_training_never_sees_select_nothing(name):
         choose(rules.label_free(f"art/unlabelled/{name}"), run)
 
 
+def test_a_target_of_single_source_is_what_is_scored():
+    run = dataclasses.replace(A, spec=dataclasses.replace(A.spec, test_envs=(), source_envs=("art",)))
+    with pytest.raises(UsageError, match="may need hidden labels"):
+        choose(rules.label_free("target/in/acc"), run)
+
+
 def test_a_label_free_validator_that_was_not_recorded_is_one_line():
     with pytest.raises(UsageError, match="the record has no sketch/all/im"):
         choose(rules.label_free("target/all/im"), A)

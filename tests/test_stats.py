@@ -14,15 +14,15 @@ def test_standard_error_by_hand():
 
 
 def test_paired_counts_sign_flips():
-    differences = [1.0, 2.0, 0.5, -0.25, 1.5]
+    differences = [1.0, 2.0, 0.5, -0.25, 1.5, 0.75]
     observed = abs(sum(differences))
     flips = [
         abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
-        for signs in itertools.product((1, -1), repeat=5)
+        for signs in itertools.product((1, -1), repeat=6)
     ]
     result = stats.paired(differences)
-    assert result.p == pytest.approx(sum(flip >= observed - 1e-12 for flip in flips) / 32)
-    assert (result.mean, result.n) == (pytest.approx(0.95), 5)
+    assert result.p == pytest.approx(sum(flip >= observed - 1e-12 for flip in flips) / 64)
+    assert (result.mean, result.n) == (pytest.approx(5.5 / 6), 6)
     assert result.low < result.mean < result.high
     assert stats.paired(differences) == result  # seeded
 
@@ -31,8 +31,10 @@ def test_paired_of_little():
     assert math.isnan(stats.paired([]).p)
     assert math.isnan(stats.paired([1.0]).p)
     assert stats.paired([0.0, 0.0, 0.0]).p == 1.0
-    equal = stats.paired([1.0, 1.0, 1.0])
-    assert (equal.low, equal.high, equal.p) == (1.0, 1.0, 0.25)
+    few = stats.paired([1.0, 1.0, 1.0])
+    assert math.isnan(few.low) and math.isnan(few.high) and few.p == 0.25
+    equal = stats.paired([1.0] * 6)
+    assert (equal.low, equal.high, equal.p) == (1.0, 1.0, 2 / 64)
 
 
 def test_holm():

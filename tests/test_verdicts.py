@@ -115,6 +115,14 @@ def test_another_evaluation_interval_is_only_told(sweep, tmp_path):
     assert str(table.rows[2].cells[0]).startswith("consistent")
 
 
+def test_smaller_images_are_not_comparable_and_what_was_set_is_told(tmp_path):
+    for target in TARGETS:
+        write_simple(tmp_path / "runs", spec(target=target, image_size=64, hparams={"lr": 0.001}), 0.5)
+    table = table_of(tmp_path / "runs", tmp_path, image_size=224)
+    assert "not comparable: image_size 224 there, 64 here" in table.published[0]
+    assert "set here: lr=0.001" in table.published[0]
+
+
 def test_other_averaging_is_not_compared_at_all(sweep, tmp_path):
     table = table_of(sweep, tmp_path, averaging="swad")
     assert [row.label for row in table.rows] == ["ERM", "PCL, published (PCL, CVPR 2022)"]
@@ -187,6 +195,7 @@ def test_the_published_files_and_their_protocols():
         assert set(known) - set(paper["facts"]) <= {
             "checkpoint_freq",
             "labels_per_class",
+            "image_size",
             "selection",
             "algorithm",
             "hparams",

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import UsageError
 from . import stats
+from .directions import TASK
 from .formats import Cell, Row, Table
 from .runs import Run
 
@@ -16,7 +17,7 @@ TRIALS = "n"
 
 def cost(runs: Iterable[Run]) -> tuple[float, float]:
     """(hours of training and evaluation summed, greatest peak memory in GiB) of the runs that are done."""
-    done = [run.columns for run in runs if run.state == "done"]
+    done = [run.columns for run in {run.name: run for run in runs}.values() if run.state == "done"]
     seconds = [float(np.nansum(kept["seconds"])) for kept in done if not np.isnan(kept["seconds"]).all()]
     memory = [float(np.nanmax(kept["memory_gb"])) for kept in done if not np.isnan(kept["memory_gb"]).all()]
     return (sum(seconds) / 3600 if seconds else math.nan), max(memory, default=math.nan)
@@ -57,25 +58,46 @@ def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:
             table.notes.append(f"no row {name} to compare with")
             continue
         others = [row for row in table.rows if row.runs and row is not base]
-        results = [stats.paired(differences(row, base)) for row in others]
+        if not others:
+            table.notes.append(f"no row to compare with {name}")
+            continue
+        results = [stats.paired(differences(row, base, _units(table))) for row in others]
         adjusted = stats.holm([result.p for result in results])
         for row, result, p in zip(others, results, adjusted, strict=True):
             row.extra.update({f"vs {name}": versus(result), "p": _p(p)})
+        pairs = "pairs of equal (trial, target)"
+        if table.task == TASK:
+            pairs = "pairs of runs, the mean of both directions"
         table.caption.append(
-            f"vs {name}: mean difference in points over the {_counts(results)} pairs of equal (trial, "
-            "target), and its 95 % bootstrap interval; p of a two-sided permutation test with signs flipped, "
-            f"Holm-corrected for {len(others)} rows."
+            f"vs {name}: mean difference in points over the {_counts(results)} {pairs}, with its 95 % "
+            f"bootstrap interval from {stats.LEAST} pairs on; p of a two-sided permutation test with signs "
+            f"flipped (at least {_least(results)} with so many), Holm-corrected for {len(others)} rows."
         )
 
 
-def differences(row: Row, base: Row) -> list[float]:
-    """In points, over every (column, trial) that both rows have in whole cells."""
-    return [
-        100 * (cell.scores[trial] - other.scores[trial])
-        for cell, other in zip(row.cells, base.cells, strict=True)
-        if cell.whole and other.whole
-        for trial in sorted(cell.scores.keys() & other.scores.keys())
-    ]
+def differences(row: Row, base: Row, units: Sequence[object] = ()) -> list[float]:
+    """In points, over every (column, trial) that both rows have in whole cells.
+
+    units: of each column; the columns of one are averaged, as they come from the same runs.
+    """
+    found: dict[tuple[object, int], list[float]] = {}
+    for place, (cell, other) in enumerate(zip(row.cells, base.cells, strict=True)):
+        for trial in sorted(cell.scores.keys() & other.scores.keys()) if cell.whole and other.whole else ():
+            unit = units[place] if units else place
+            found.setdefault((unit, trial), []).append(100 * (cell.scores[trial] - other.scores[trial]))
+    return [float(np.mean(values)) for values in found.values()]
+
+
+def _units(table: Table) -> list[object]:
+    """Both directions of retrieval are scores of one run."""
+    if table.task != TASK:
+        return []
+    return [frozenset(domain for side in key for domain in side) for key in table.keys]
+
+
+def _least(results: Sequence[stats.Paired]) -> str:
+    """The smallest p that so few pairs can have."""
+    return _p(2.0 ** (1 - max(result.n for result in results)))
 
 
 def versus(result: stats.Paired) -> str:
@@ -97,11 +119,8 @@ def _p(p: float) -> str:
 
 def ranks(tables: Sequence[Table]) -> list[Table]:
     """Average ranks over data sets with the critical difference: a table for each task and variant."""
-    groups: dict[tuple[str, str], list[Table]] = {}
-    for table in tables:
-        groups.setdefault((table.task, table.variant), []).append(table)
     found = []
-    for (task, variant), members in groups.items():
+    for (task, variant), members in comparable(tables).items():
         result, left_out = rank(members)
         if result is None:
             continue
@@ -117,6 +136,14 @@ def ranks(tables: Sequence[Table]) -> list[Table]:
         notes = [f"left out, no average on every data set: {', '.join(left_out)}"] if left_out else []
         found.append(Table("Average ranks", task, members[0].rule, variant, ["Rank"], rows, caption, notes))
     return found
+
+
+def comparable(tables: Iterable[Table]) -> dict[tuple[str, str], list[Table]]:
+    """{(task, variant): tables}, one of each data set: another one is no other evidence."""
+    groups: dict[tuple[str, str], dict[str, Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.variant), {}).setdefault(table.dataset, table)
+    return {key: list(members.values()) for key, members in groups.items()}
 
 
 def rank(tables: Sequence[Table]) -> tuple[stats.Ranks | None, list[str]]:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def load(folder: Path, cache: bool = True) -> Sweep:
     for path in run_folders(folder):
         name = os.path.basename(path)
         run = kept.get(name, path)
-        run, told = (run, _told(run)) if run else load_run(path, planned.get(name))
+        try:
+            run, told = (run, _told(run)) if run else load_run(path, planned.get(name))
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # written by something else
+            run, told = None, [f"{name}: {type(error).__name__} in its files ({error}), so not counted"]
         notes += told
         if run is not None:
             by_name[name] = run
@@ -89,13 +93,15 @@ def _told(run: Run) -> list[str]:
 def load_archive(path: Path) -> list[Run]:
     """The runs of a published sweep: the lines of its done runs in one gzipped file (``publish.py``)."""
     by_run: dict[str, list[Record]] = {}
-    with gzip.open(path, "rb") as file:
-        for line in file:
-            if record := records.parse(line):
-                by_run.setdefault(record["run"], []).append(record)
-    return [
-        of_lines(name, RunSpec.from_dict(lines[0]["spec"]), "done", lines) for name, lines in by_run.items()
-    ]
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                if record := records.parse(line):
+                    by_run.setdefault(record["run"], []).append(record)
+        specs = {name: RunSpec.from_dict(lines[0]["spec"]) for name, lines in by_run.items()}
+    except (EOFError, gzip.BadGzipFile, zlib.error, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}); get it again") from None
+    return [of_lines(name, spec, "done", by_run[name]) for name, spec in specs.items()]
 
 
 def _spec(folder: Path, names: Collection[str], lines: list[Record]) -> RunSpec | None:

@@ -156,6 +156,8 @@ class Group:
             reasons = [(run.name, self._reason(run, weights)) for run in runs]
             if not runs:
                 reasons = [(f"{label}, {'+'.join(targets)}, trial {trial}, draw {draw}", "no run found")]
+            if sum(run.state == "done" for run in runs) > 1:
+                reasons += [(run.name, "more than one run of its trial and draw") for run in runs]
             found += all(not reason for _, reason in reasons)
             for name, reason in reasons:
                 if reason:

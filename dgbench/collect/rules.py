@@ -132,8 +132,12 @@ def label_free(metric: str) -> Rule:
     lowest = name in ("loss", *(label for label, direction in LABEL_FREE.items() if direction == "lowest"))
 
     def keys(spec: RunSpec, parts: Mapping[str, Sequence[str]]) -> list[str]:
-        stands_for = {"target": list(spec.test_envs), "source": _sources(parts)}
-        return [f"{each}/{rest}" for each in stands_for.get(domain, [domain])]
+        targets = [domain_of(part) for part in parts.get("test", ())]
+        stands_for = {"target": list(dict.fromkeys(targets)), "source": _sources(parts)}
+        found = stands_for.get(domain, [domain])
+        if not found:
+            raise UsageError(f"--metric {metric!r}: {spec.run_id()} names no {domain}")
+        return [f"{each}/{rest}" for each in found]
 
     return Rule(
         "label_free",

@@ -70,11 +70,20 @@ def settings(spec: RunSpec) -> Settings:
     )
 
 
+def _is_whole(line: Record) -> bool:
+    """Whether a line has what tables read, each of its kind."""
+    parts = line.get("parts")
+    if not (isinstance(parts, dict) and isinstance(line.get("metrics"), dict) and "test" in parts):
+        return False
+    told = (line.get("losses"), line.get("seconds"), line.get("fingerprint"))
+    return all(value is None or isinstance(value, dict) for value in told)
+
+
 def of_lines(
     name: str, spec: RunSpec, state: str, lines: list[Record], problems: Collection[str] = (), **more: Any
 ) -> Run:
     """A run with these lines as its records."""
-    whole = [line for line in lines if "metrics" in line and "parts" in line]
+    whole = [line for line in lines if _is_whole(line)]
     skipped = [*problems]
     if len(whole) < len(lines):
         skipped.append(f"{len(lines) - len(whole)} lines without metrics or parts were skipped")

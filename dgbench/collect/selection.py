@@ -157,6 +157,8 @@ def _shared(trials: Sequence[Ballot], rule: Rule) -> list[Choice]:
             index = rule.choose(ballot.candidates.where(at))
             chosen.append(ballot.choice(None if index is None else int(at[index])))
         by_draw[draw] = chosen
+    if len(by_draw) == 1:
+        return next(iter(by_draw.values()))
     scores = {
         draw: mean([choice.validation for choice in chosen])
         for draw, chosen in by_draw.items()

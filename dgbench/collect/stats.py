@@ -12,6 +12,8 @@ SPREADS: Mapping[str, tuple[int, str]] = {
 }
 """{name: (what is taken off the divisor n, in words)}"""
 LEVEL = 0.05
+LEAST = 6
+"""Pairs from which there is an interval: of fewer, resampling gives hardly more than their range."""
 RESAMPLES = 9999  # all 2^n sign flips where there are fewer
 
 
@@ -41,7 +43,9 @@ def paired(differences: Sequence[float]) -> Paired:
     mean = float(values.mean()) if len(values) else math.nan
     if len(values) < 2 or math.isnan(mean):
         return Paired(mean, math.nan, math.nan, math.nan, len(values))
-    if np.ptp(values) == 0:  # resampling a constant: the interval has no width
+    if len(values) < LEAST:
+        low = high = math.nan
+    elif np.ptp(values) == 0:  # resampling a constant: the interval has no width
         low = high = mean
     else:
         interval = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0)

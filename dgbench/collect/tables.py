@@ -6,6 +6,7 @@ differ in anything but algorithm, domains, trial and hyper-parameters never shar
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,8 @@ from .stats import SPREADS
 
 ROW = ("algorithm", "hparams", "averaging")
 """The settings that make a row; all others make a table of their own."""
+LAST = replace(RULES["last"], sentence="The last checkpoint.")
+"""Of retrieval, where nothing validates."""
 
 
 def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "domainbed") -> list[Table]:
@@ -60,7 +63,7 @@ def build(sweep: Sweep, rule: Rule, draws: str = "per_trial", spread: str = "dom
 
 def _rule(run: Run, rule: Rule) -> Rule:
     """The rule, or the last checkpoint for a task that has nothing to validate on."""
-    return RULES["last"] if run.spec.task == directions.TASK and rule.name == DEFAULT else rule
+    return LAST if run.spec.task == directions.TASK and rule.name in (DEFAULT, LAST.name) else rule
 
 
 def _of_table(run: Run) -> Settings:
@@ -164,6 +167,7 @@ def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
         *([f"Up to {number} hyper-parameter draws per trial."] if number > 1 else []),
         "Avg: mean of the columns.",
         *_training(group.settings),
+        *_set_everywhere(group),
         *(['"(2/3)": runs done of runs needed; such a cell is in no average.'] if _partial(rows) else []),
     ]
 
@@ -184,6 +188,13 @@ def _partial(rows: Sequence[Row]) -> bool:
     return any(cell.expected and not cell.whole for row in rows for cell in row.cells)
 
 
+def _set_everywhere(group: Group) -> list[str]:
+    """The hyper-parameters that every row has in place of its defaults."""
+    chosen = [{(name, str(value)) for name, value in run.spec.hparams.items()} for run in group.runs]
+    same = sorted(set.intersection(*chosen)) if chosen else []
+    return [f"In every row: {', '.join(f'{name} {value}' for name, value in same)}."] if same else []
+
+
 def _training(settings: Mapping[str, Any]) -> list[str]:
     told = {name: value for name, value in settings.items() if value is not None}
     few = told["task"] == "semi_supervised" and "labels_per_class" in told
@@ -194,6 +205,8 @@ def _training(settings: Mapping[str, Any]) -> list[str]:
         f"evaluated every {told['checkpoint_freq']}" if "checkpoint_freq" in told else "",
         f"backbone {told['backbone']}" if "backbone" in told else "",
         f"pretrained weights {told['pretrained']}" if "pretrained" in told else "",
+        f"images of {told['image_size']} pixels" if told.get("image_size") else "",
+        f"precision {told['precision']}" if told.get("precision", "float32") != "float32" else "",
         "features of the frozen backbone" if told.get("frozen") else "",
         "batch-norm statistics frozen" if told.get("freeze_bn") else "",
     ]

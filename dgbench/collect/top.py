@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UsageError
 from .runs import Run
 from .selection import Ballot, Rule, ballots
 
 
 def text(runs: Iterable[Run], rule: Rule, most: int) -> str:
     """For every (row, column, trial): the ``most`` best draws at their chosen checkpoint, best first."""
+    if most < 1:
+        raise UsageError(f"--top {most} must be at least 1")
     blocks = [_block(ballot, rule, most) for ballot in sorted(ballots(runs, rule), key=_order)]
-    return "\n\n".join([f"Best {most} draws by {rule.title}; no target's number decided.", *blocks]) + "\n"
+    return "\n\n".join([f"Best {most} draws by {rule.title}. {rule.sentence}", *blocks]) + "\n"
 
 
 def _order(ballot: Ballot) -> tuple[str, str, str, int, str]:

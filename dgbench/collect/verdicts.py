@@ -15,7 +15,7 @@ from .formats import Cell, Row, Table
 
 FIELDS = ("steps", "backbone", "pretrained", "freeze_bn", "draws", "selection")
 """What must agree. Methods and averaging are matched before: they decide which rows are compared."""
-IF_TOLD = ("labels_per_class",)
+IF_TOLD = ("labels_per_class", "image_size")
 """What must agree too, but means nothing for most papers."""
 REMARKED = ("checkpoint_freq",)
 """What is told where it differs, and no more."""
@@ -47,6 +47,10 @@ class Protocol:
             elif own not in (theirs if isinstance(theirs, list) else [theirs]):
                 there = " or ".join(theirs) if isinstance(theirs, list) else theirs
                 (remarked if name in REMARKED else differing).append(f"{name} {there} there, {own} here")
+        if chosen := {
+            k: v for k, v in row.runs[0].spec.hparams.items() if k not in self.facts.get("hparams", {})
+        }:
+            remarked.append(f"set here: {', '.join(f'{name}={value}' for name, value in chosen.items())}")
         if ours.get("frozen"):
             differing.append("the backbone is trained there, frozen here")
         return differing + self.other_hparams(row), unknown, remarked

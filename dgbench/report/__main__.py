@@ -16,12 +16,15 @@ from ..errors import UsageError, exit_on_usage_error
 from . import drawings, figures, samples
 from .page import Html, document, figure, join, section, tag
 from .runs import commands, data, matrix, pictures
-from .tables import accuracy_table, notes, rank_table
+from .tables import accuracy_table, averages_table, notes, rank_table
 
 ABOUT = (
-    "Every number comes from the records of the runs, by the rule that stands under its table. A rule reads "
-    "only what the sources or label-free metrics tell; the target's accuracy is looked up after the choice. "
-    "A cell whose runs are not all done says how many there are and is in no average."
+    "Every number comes from the records of the runs, by the rule that stands under its table. A cell whose "
+    "runs are not all done says how many there are and is in no average."
+)
+HONEST = (
+    "A rule reads only what the sources or label-free metrics tell; the target's accuracy is looked up after "
+    "the choice."
 )
 
 
@@ -124,7 +127,8 @@ def _sweep(part: Part, anchor: str, data_dir: Path | None) -> Html:
         named = [figure(drawing, f"{table.dataset}-{n}") for n, drawing in enumerate(drawn)]
         content = [accuracy_table(table), tag("div", join(named), class_="figures")]
         body.append(section(_title(table), join(content), f"{anchor}-{i}", 3))
-    body += [rank_table(table) for table in tables.averages(part.tables)]
+    for rule in dict.fromkeys(table.rule for table in part.tables):
+        body += [averages_table(it) for it in tables.averages([t for t in part.tables if t.rule == rule])]
     first = {table.dataset + table.variant: table for table in part.tables}
     body.append(section("Runs", join([matrix(table) for table in first.values()]), f"{anchor}-runs", 3))
     if part.sweep.notes:
@@ -160,10 +164,7 @@ def _across(found: Sequence[Table]) -> Html:
     for members in by_rule.values():
         for table in comparison.ranks(members):
             pieces.append(rank_table(table))
-            same = [
-                member for member in members if (member.task, member.variant) == (table.task, table.variant)
-            ]
-            result, _ = comparison.rank(same)
+            result, _ = comparison.rank(comparison.comparable(members)[table.task, table.variant])
             assert result is not None
             words = "Average ranks, best left; a bar joins methods that the Nemenyi test does not tell apart."
             drawing = figures.Figure("Critical difference.", words, figures.critical_difference(result), True)
@@ -176,7 +177,8 @@ def _protocol(parts: Sequence[Part]) -> Html:
     codes = sorted({code for part in parts for run in part.sweep.runs for code in run.codes})
     items = [tag("li", f"{rule.title}: {rule.sentence}") for rule in told]
     code = [tag("p", f"Code that wrote the records: {', '.join(codes)}.", class_="words")] if codes else []
-    return join([tag("p", ABOUT), tag("ul", join(items)), *code])
+    about = ABOUT if any(rule.evidence in ("oracle", "test") for rule in told) else f"{ABOUT} {HONEST}"
+    return join([tag("p", about), tag("ul", join(items)), *code])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

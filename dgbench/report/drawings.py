@@ -19,6 +19,7 @@ from .figures import Bars, Figure, Line, Point
 MOST = figures.SERIES
 """Methods in one figure; the table has them all."""
 MOST_HPARAMS = 6
+BASELINE = "ERM"
 
 
 def of_table(table: Table) -> list[Figure]:
@@ -31,11 +32,10 @@ def of_table(table: Table) -> list[Figure]:
 
 
 def _shown(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """(place, row): all, or the first row and the best others by average."""
-    order = sorted(range(1, len(rows)), key=lambda i: -_score(rows[i]))
-    return [
-        (place, rows[i]) for place, i in enumerate(sorted([*range(min(1, len(rows))), *order[: MOST - 1]]))
-    ]
+    """(place, row): all, or the baseline and the best others by average."""
+    base = next((i for i, row in enumerate(rows) if row.label == BASELINE), 0)
+    order = sorted((i for i in range(len(rows)) if i != base), key=lambda i: -_score(rows[i]))
+    return [(place, rows[i]) for place, i in enumerate(sorted([base, *order[: MOST - 1]]))] if rows else []
 
 
 def _score(row: Row) -> float:
@@ -45,7 +45,7 @@ def _score(row: Row) -> float:
 
 def _left_out(rows: Sequence[object], table: Table) -> str:
     all_ = sum(not row.source for row in table.rows)
-    return f" The best {len(rows)} of {all_} rows." if len(rows) < all_ else ""
+    return f" {BASELINE} or the first row, and the best others of {all_} rows." if len(rows) < all_ else ""
 
 
 def _bars(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
@@ -105,9 +105,10 @@ def _over_updates(
 
 def _chosen(table: Table, row: Row) -> list[Run]:
     """The runs that selection chose for a row."""
-    by_name, keys = {run.name: run for run in row.runs}, {run.settings for run in row.runs}
+    by_column = {(run.name, (run.spec.source_envs, run.spec.test_envs)): run for run in row.runs}
+    keys = {run.settings for run in row.runs}
     return [
-        by_name[choice.run]
+        by_column[choice.run, choice.column]
         for choice in table.choices
         if choice.chosen and choice.weights == row.weights and choice.settings in keys
     ]

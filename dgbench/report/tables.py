@@ -36,6 +36,17 @@ def accuracy_table(found: Table) -> Html:
     return join(parts)
 
 
+def averages_table(found: Table) -> Html:
+    """Means over data sets, sortable, with their words."""
+    rows = [[row.label, *((escape(str(cell)), cell.mean) for cell in _cells(row))] for row in found.rows]
+    words = tag("p", " ".join(found.caption), class_="words")
+    return join([table(["Algorithm", *found.columns, "Avg"], rows, _title(found)), words])
+
+
+def _title(found: Table) -> str:
+    return f"{found.heading}, {found.rule.title}"
+
+
 def rank_table(found: Table) -> Html:
     """Average ranks, with their words."""
     rows = [[row.label, (str(row.cells[0]), row.cells[0].mean)] for row in found.rows]
@@ -64,7 +75,7 @@ def _accuracy(cell: Cell, best: float | None) -> tuple[Html, object]:
 
 
 def _extra(text: str) -> tuple[Html, object]:
-    number = text.partition(" ")[0]
+    number = text.removeprefix("< ").partition(" ")[0]
     try:
         return escape(text), float(number)
     except ValueError:
