@@ -68,6 +68,16 @@ def seems_alive(folder: Path) -> bool:
         return False
 
 
+def is_alive(folder: Path) -> bool:
+    """Whether a process writes the folder, to act on it: another machine's lease is watched until it beats.
+
+    One that stays still for ``STALE_SECONDS`` of this process's own clock is removed.
+    """
+    watch = Watch()
+    watch.wait(folder)
+    return watch.is_held(folder)
+
+
 class Lease:
     """Ours until ``release``. Its heart is a thread, which dies with the process."""
 

@@ -60,7 +60,9 @@ def describe(kind: str, name: str) -> str:
     text = docstring(registry.source(kind, name))
     cls: Any = registry.find(kind, name)
     if kind == "datasets":
-        return f"{text}\n\ndomains: {', '.join(cls.domains)}\nclasses: {cls.num_classes}\nsteps: {cls.steps}"
+        facts = {"domains": ", ".join(cls.domains), "classes": cls.num_classes, "steps": cls.steps}
+        told = "\n".join(f"{name}: {value or 'those of the folder'}" for name, value in facts.items())
+        return f"{text}\n\n{told}"
     lines = [f"  {key} = {default!r}    {range_ or ''}" for key, (default, range_) in cls.hparams.items()]
     for dataset, values in cls.hparams_on.items():
         lines += [f"  {key} = {default!r}    on {dataset}" for key, (default, _) in values.items()]

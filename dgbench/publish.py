@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import collect_results, files, flags, records
+from .collect import rules
 from .errors import UsageError, exit_on_usage_error
 from .plan import read_plan
 from .spec import RunSpec
 from .status import states
 
 
-def publish(folder: Path, to: Path, command: str, note: str = "") -> None:
+def publish(folder: Path, to: Path, command: str, note: str = "", selection: str = rules.DEFAULT) -> None:
     """Write the four files; ``UsageError`` while a run of the sweep is not done."""
     plan = read_plan(folder)
     missing = [name for name, state in states(folder, plan).items() if state != "done"]
@@ -30,15 +31,19 @@ def publish(folder: Path, to: Path, command: str, note: str = "") -> None:
     shutil.copyfile(folder / "sweep.json", to / "sweep.json")
     packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
     files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
-    collect_results.main(["--input_dir", str(to), "--format", "markdown", "--output", str(to / "table.md")])
-    files.replace_text(to / "README.md", _about(to, plan, lines, command, note))
+    flags_ = [] if selection == rules.DEFAULT else ["--selection", selection]
+    table = ["--input_dir", str(to), *flags_, "--format", "markdown", "--output", str(to / "table.md")]
+    collect_results.main(table)
+    files.replace_text(to / "README.md", _about(to, plan, lines, command, " ".join(flags_), note))
 
 
 def _lines(folder: Path) -> list[str]:
     return (folder / "results.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
 
 
-def _about(to: Path, plan: Sequence[RunSpec], lines: Sequence[str], command: str, note: str) -> str:
+def _about(
+    to: Path, plan: Sequence[RunSpec], lines: Sequence[str], command: str, flags_: str, note: str
+) -> str:
     read = [json.loads(line) for line in lines]
     data = " and ".join(sorted({spec.dataset for spec in plan}))
     hours = sum(map(records.seconds, read)) / 3600
@@ -48,7 +53,8 @@ def _about(to: Path, plan: Sequence[RunSpec], lines: Sequence[str], command: str
 `{command}`
 
 {len(plan)} runs on {data}, {len(read)} records, {hours:.1f} hours of training and evaluation summed over the
-runs, code {code}. Print the table: `python -m dgbench.collect_results --input_dir results/{to.name}`
+runs, code {code}. Print the table:
+`python -m dgbench.collect_results --input_dir {f"results/{to.name} {flags_}".strip()}`
 """
     return text + (f"\n{note}\n" if note else "") + "\n" + (to / "table.md").read_text(encoding="utf-8")
 
@@ -59,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input_dir", type=Path, required=True, help="a finished sweep's folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="a folder of results/")
     parser.add_argument("--command", required=True, help="the command that made the sweep")
+    parser.add_argument(
+        "--selection", default=rules.DEFAULT, help="of the table, as dgbench.collect_results has it"
+    )
     parser.add_argument("--note", default="", help="what a reader must know: the machine, the protocol")
     args = parser.parse_args(argv)
-    publish(args.input_dir, args.output_dir, args.command, args.note)
+    publish(args.input_dir, args.output_dir, args.command, args.note, args.selection)
     return 0
 
 

@@ -32,6 +32,10 @@ def test_what_is_published_prints_the_table_of_the_sweep(
     assert "`make two`" in told and "A note." in told
     assert "9 runs on ColoredDigits and RotatedDigits, 18 records" in told
     assert told.endswith((kept / "table.md").read_text())
+    assert publish.main([*flags, "--selection", "last"]) == 0
+    assert "results/two --selection last`" in (kept / "README.md").read_text()
+    assert "selection: last checkpoint" in (kept / "table.md").read_text()
+    assert publish.main(flags) == 0
     before, files = table(out, capsys), {path.name: path.read_bytes() for path in kept.iterdir()}
     assert publish.main(flags) == 0
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == files

@@ -95,11 +95,15 @@ def test_planned_runs_that_are_missing_are_told_with_their_reason(tmp_path):
     ]
 
 
-def test_a_plan_of_one_target_expects_no_others(tmp_path):
-    plan(tmp_path, [spec()])
-    write_simple(tmp_path, spec(), 0.5)
+def test_a_plan_of_some_targets_is_a_table_of_these(tmp_path):
+    planned = [spec(target=target) for target in ("art", "sketch")]
+    for run, test in zip(planned, (0.4, 0.5), strict=True):
+        write_simple(tmp_path, run, test)
     (table,) = build(tmp_path)
-    assert printed(table) == {"ERM": ["-", "-", "50.0", "-"]}
+    assert printed(table) == {"ERM": ["40.0", "- (0/1)", "50.0", "-"]}
+    plan(tmp_path, planned)
+    (table,) = build(tmp_path)
+    assert printed(table) == {"ERM": ["40.0", "50.0", "45.0"]} and table.columns == ["art", "sketch"]
 
 
 def test_a_missing_draw_makes_a_cell_incomplete(tmp_path):
@@ -108,7 +112,7 @@ def test_a_missing_draw_makes_a_cell_incomplete(tmp_path):
     for run in runs[:2]:
         write_simple(tmp_path, run, 0.5)
     (table,) = build(tmp_path)
-    assert printed(table)["ERM"][2] == "50.0 (2/3)"
+    assert printed(table)["ERM"][0] == "50.0 (2/3)"
 
 
 def test_each_weights_is_a_row(tmp_path):

@@ -43,6 +43,8 @@ def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:
                     table.published.append(f"published ({source}): {'; '.join(remarks)}")
             if compared and verdicts.LEGEND not in table.caption:
                 table.caption.append(verdicts.LEGEND)
+        if len(table.rows) == len(ours):
+            table.published.append(f"no published numbers of {table.dataset} are in results/published")
 
 
 class _Key(NamedTuple):

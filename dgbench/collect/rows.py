@@ -90,11 +90,11 @@ class Group:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """The columns found or planned; where sources are the rest, every domain is a target."""
+        """The columns found or planned; without a plan any domain is a target where sources are the rest."""
         found = {
             (run.spec.source_envs, run.spec.test_envs) for run in self.runs if not is_held_out_pair(run.spec)
         }
-        if any(targets and not sources for sources, targets in found):
+        if not self.planned and any(targets and not sources for sources, targets in found):
             found |= {((), (domain,)) for domain in self.domains}
         order = {domain: i for i, domain in enumerate(self.domains)}
         return sorted(found, key=lambda column: [[order[name] for name in side] for side in column])

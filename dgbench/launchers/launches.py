@@ -95,7 +95,7 @@ def read_all(sweep: Path) -> list[Launch]:
 def local(sweep: Path, launcher: str, runs: Sequence[str]) -> Iterator[None]:
     """A launch of this process, told to others while it lasts; folders of dead ones go."""
     for old in read_all(sweep):
-        if not old.arrays and not lease.seems_alive(old.folder):
+        if not old.arrays and not lease.is_alive(old.folder):
             shutil.rmtree(old.folder, ignore_errors=True)
     launch = create(sweep, launcher, runs)
     try:
@@ -108,13 +108,13 @@ def local(sweep: Path, launcher: str, runs: Sequence[str]) -> Iterator[None]:
 
 def living(sweep: Path) -> list[Launch]:
     """The launches whose process goes on."""
-    return [it for it in read_all(sweep) if lease.seems_alive(it.folder)]
+    return [it for it in read_all(sweep) if lease.is_alive(it.folder)]
 
 
 def forget_unsubmitted(sweep: Path) -> None:
     """Cancel what Slurm took of launches that died while they submitted."""
     for launch in read_all(sweep):
-        if any(not array.job for array in launch.arrays) and not lease.seems_alive(launch.folder):
+        if any(not array.job for array in launch.arrays) and not lease.is_alive(launch.folder):
             launch.forget_unsubmitted()
 
 

@@ -27,7 +27,7 @@ def of_table(table: Table) -> list[Figure]:
     rows = [row for row in table.rows if not row.source]
     shown = _shown(rows)
     curves = [_curves(table, shown), _pseudo_labels(table, shown)]
-    found = [_bars(table, shown), *curves, _cost(rows), *_sensitivity(table, shown)]
+    found = [_bars(table, shown), *curves, _cost(table, rows), *_sensitivity(table, shown)]
     return [drawing for drawing in found if drawing is not None]
 
 
@@ -48,6 +48,12 @@ def _left_out(rows: Sequence[object], table: Table) -> str:
     return f" {BASELINE} or the first row, and the best others of {all_} rows." if len(rows) < all_ else ""
 
 
+def _score_of(table: Table) -> tuple[str, str]:
+    """(name, label of an axis) of what a table's cells are."""
+    metric = table.settings.get("metric")
+    return (metric, f"{metric} (%)") if metric else ("Accuracy", figures.ACCURACY)
+
+
 def _bars(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
     methods = [
         Bars(row.label, [cell.mean for cell in row.cells], [cell.error for cell in row.cells], place)
@@ -65,13 +71,15 @@ def _bars(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
     words = "Whiskers: standard error over trials." + _left_out(methods, table)
     words += f" The axis starts at {start:.0f}." if start else ""
     wide = len(table.columns) * len(methods) > 18
-    return Figure("Accuracy per domain.", words, figures.bars(table.columns, methods), wide, data)
+    name, unit = _score_of(table)
+    svg = figures.bars(table.columns, methods, unit)
+    return Figure(f"{name} per domain.", words, svg, wide, data)
 
 
 def _curves(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
     kinds = {kind: partial(_scores, kind=kind) for kind in ("test", "validation")}
-    words = "Solid: target. Dashed: validation parts of the sources. Means over the chosen runs."
-    return _over_updates(table, shown, kinds, "Learning curves.", words, "accuracy (%)")
+    words = "Solid: target. Dashed: validation parts of the sources, if any. Means over the chosen runs."
+    return _over_updates(table, shown, kinds, "Learning curves.", words, _score_of(table)[1])
 
 
 def _pseudo_labels(table: Table, shown: Sequence[tuple[int, Row]]) -> Figure | None:
@@ -138,7 +146,7 @@ def _curve(
     return steps, [100 * mean([each[step] for each in series]) for step in steps]
 
 
-def _cost(rows: Sequence[Row]) -> Figure | None:
+def _cost(table: Table, rows: Sequence[Row]) -> Figure | None:
     points = []
     for place, row in enumerate(rows):
         done = sum(run.state == "done" for run in row.runs)
@@ -154,10 +162,9 @@ def _cost(rows: Sequence[Row]) -> Figure | None:
         return None
     data = [{"method": point.label, "minutes": point.x, "accuracy": point.y} for point in points]
     words = "Avg against the mean minutes of a run; averaged weights share their run."
-    names = len(points) <= MOST
-    return Figure(
-        "Accuracy against cost.", words, figures.points(points, "minutes per run", names=names), data=data
-    )
+    name, unit = _score_of(table)
+    svg = figures.points(points, "minutes per run", names=len(points) <= MOST, unit=unit)
+    return Figure(f"{name} against cost.", words, svg, data=data)
 
 
 def _sensitivity(table: Table, shown: Sequence[tuple[int, Row]]) -> list[Figure]:

@@ -14,6 +14,7 @@ from ..errors import UsageError
 
 SERIES = 8
 """Colours of the page, ``--s1`` ... in page.css; more methods are told apart by their markers."""
+ACCURACY = "accuracy (%)"
 MARKERS = "osD^vP*X"
 OWN = "figure@"
 """Stands before a drawing's identifiers until the page knows which figure it is."""
@@ -95,7 +96,7 @@ def marker(place: int) -> str:
     return MARKERS[(place + place // SERIES) % len(MARKERS)]
 
 
-def bars(columns: Sequence[str], methods: Sequence[Bars]) -> str:
+def bars(columns: Sequence[str], methods: Sequence[Bars], unit: str = ACCURACY) -> str:
     """Grouped bars: a group per column, a bar per method."""
     with _axes(max(5.0, 0.9 * len(columns) + 0.9), 3.2) as drawing:
         width = 0.82 / len(methods)
@@ -107,7 +108,7 @@ def bars(columns: Sequence[str], methods: Sequence[Bars]) -> str:
             drawing.axes.errorbar(at, means, errors, fmt="none", ecolor=_INK, elinewidth=0.8)
         drawing.axes.set_xticks(range(len(columns)), columns)
         drawing.axes.grid(axis="x", visible=False)
-        drawing.axes.set_ylabel("accuracy (%)")
+        drawing.axes.set_ylabel(unit)
         drawing.axes.set_ylim(bottom=bottom(methods))
         drawing.legend()
         return drawing.svg()
@@ -119,7 +120,7 @@ def bottom(methods: Sequence[Bars]) -> float:
     return 0.0 if math.isnan(lowest) else max(0.0, 10 * (lowest // 10 - 1))
 
 
-def curves(lines: Sequence[Line], label: str = "accuracy (%)") -> str:
+def curves(lines: Sequence[Line], unit: str = ACCURACY) -> str:
     """Accuracy, or another number, over updates."""
     with _axes(5.0, 3.2) as drawing:
         for line in lines:
@@ -133,12 +134,14 @@ def curves(lines: Sequence[Line], label: str = "accuracy (%)") -> str:
                 label=None if line.dashed else line.label,
             )
         drawing.axes.set_xlabel("updates")
-        drawing.axes.set_ylabel(label)
+        drawing.axes.set_ylabel(unit)
         drawing.legend()
         return drawing.svg()
 
 
-def points(found: Sequence[Point], label: str, log: bool = False, names: bool = True) -> str:
+def points(
+    found: Sequence[Point], label: str, log: bool = False, names: bool = True, unit: str = ACCURACY
+) -> str:
     """Accuracy against a number; ``names`` writes the method beside each point, else in a legend."""
     with _axes(5.0, 3.2) as drawing:
         seen = set()
@@ -160,7 +163,7 @@ def points(found: Sequence[Point], label: str, log: bool = False, names: bool = 
         if log:
             drawing.axes.set_xscale("log")
         drawing.axes.set_xlabel(label)
-        drawing.axes.set_ylabel("accuracy (%)")
+        drawing.axes.set_ylabel(unit)
         if not names:
             drawing.legend()
         return drawing.svg()
