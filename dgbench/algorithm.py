@@ -145,9 +145,9 @@ class Algorithm(nn.Module):
 
         Where batch norm trains, a call for each group, whose statistics are its own; else one for all.
         """
-        return (
-            torch.cat([network(rows) for rows in x.chunk(groups)]) if self.batch_norm_trains else network(x)
-        )
+        if not self.batch_norm_trains:
+            return network(x)
+        return torch.cat([network(rows) for rows in x.chunk(groups)])
 
     @cached_property
     def batch_norm_trains(self) -> bool:

@@ -132,9 +132,8 @@ def _draws(
     if spec.frozen:
         views = dict.fromkeys(views, "none")
     weak = views["weak" if tasks.GIVES[spec.task] else "train"] if hp["data_augmentation"] else "none"
-    needs = method.needed(hp)
-    strong = {name: [views["strong"]] if name in needs else [] for name in ("strong", "strong_labelled")}
-    drawn = [weak, *strong["strong_labelled"]]
+    needs, both = method.needed(hp), [weak, views["strong"]]
+    drawn = both if "strong_labelled" in needs else [weak]
     labelled = Draw(split.labelled, rows, drawn, dataset.sampling, hp["class_balanced"])
     if "unlabelled" not in needs:
         return labelled, None
@@ -142,7 +141,7 @@ def _draws(
     if spec.task == "retrieval":
         drawn = [views["two"] if hp["data_augmentation"] else "none"] * (1 + ("two" in method.needs))
         return labelled, Draw(split.unlabelled, rows, drawn, "epochs")
-    return labelled, Draw(split.unlabelled, rows, [weak, *strong["strong"]], dataset.sampling)
+    return labelled, Draw(split.unlabelled, rows, both if "strong" in needs else [weak], dataset.sampling)
 
 
 def _steps_per_epoch(spec: RunSpec, labelled: Draw, unlabelled: Draw | None) -> float:

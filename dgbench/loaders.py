@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .ahead import Ahead
 from .algorithm import Batch
+from .devices import moved
 from .networks.memory import Memo
-from .stream import UNLABELLED, Draw, Stream, gather, labels_of, moved
+from .stream import UNLABELLED, Draw, Stream, gather, labels_of
 from .tasks import Pool, Split
 from .views import VIEWS, Normalize
 

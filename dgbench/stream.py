@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import moved
 from .tasks import Pool
 from .views import VIEWS, Normalize
 
@@ -194,13 +195,6 @@ def gather(parts: Sequence[tuple[Pool, np.ndarray | slice]]) -> Tensor:
         _release(images)
         start += len(own)
     return torch.from_numpy(out).permute(0, 2, 3, 1)
-
-
-def moved(values: Tensor, device: torch.device) -> Tensor:
-    """The same on the device; nobody waits for a copy to a GPU."""
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _release(images: np.ndarray) -> None:

@@ -7,9 +7,12 @@ rounding to 256 levels.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from ..devices import moved
 
 Adjustment = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +49,10 @@ def color_jitter(
     return x
 
 
-TURNS = 2.5 + torch.tensor([0, -1 / 3, 1 / 3]).view(1, 3, 1, 1)  # to each channel, and past zero
+@cache
+def turns(device: torch.device) -> Tensor:
+    """Of the hue to each channel, and past zero: (1, 3, 1, 1)."""
+    return 2.5 + torch.tensor([0, -1 / 3, 1 / 3], device=device).view(1, 3, 1, 1)
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     hue = (red - green).sub_(blue).add_(low)  # from here on of h - 1/2
     chroma = high.sub(low).mul_(6).clamp_(min=1e-7)  # six times
     hue.div_(chroma).add_(1 / 3).copysign_(torch.sub(blue, green, out=low))
-    torch.add(hue[:, None], per_image(shift, x) + TURNS.to(x.device), out=x)
+    torch.add(hue[:, None], per_image(shift, x) + turns(x.device), out=x)
     x.frac_().sub_(0.5).abs_().clamp_(1 / 6, 1 / 3)
     high.sub_(chroma, alpha=1 / 3)
     return torch.addcmul(high[:, None], x, chroma[:, None], out=x)
@@ -126,7 +132,7 @@ def on_rows(x: Tensor, rows: Tensor | None, function: Callable[..., Tensor], *fa
     if index is None or len(index) == len(x):
         return function(x, *factors)
     if len(index):
-        at = index.to(x.device)
+        at = moved(index, x.device)
         some = x.index_select(0, at)
         function(some, *(factor[index] for factor in factors))
         x.index_copy_(0, at, some)
@@ -135,4 +141,4 @@ def on_rows(x: Tensor, rows: Tensor | None, function: Callable[..., Tensor], *fa
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     """(n,) numbers as (n, 1, 1, 1), beside x."""
-    return values.to(x).view(-1, 1, 1, 1)
+    return moved(values.to(x.dtype), x.device).view(-1, 1, 1, 1)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import moved
+
 RATIO = (3 / 4, 4 / 3)  # of a random resized crop: width / height
 
 
@@ -101,9 +103,9 @@ def _sample_rows(x: Tensor, at: Places) -> Tensor:
     """
     n, channels, height, width = x.shape
     start = torch.arange(0, n * channels * height, channels * height, device=x.device).view(n, 1, 1)
-    rows = (at.rows.to(x.device) + start).flatten()
+    rows = (moved(at.rows, x.device) + start).flatten()
     both = x.view(-1, width).index_select(0, rows).float().view(n, 2, channels, -1, width)
-    return torch.lerp(both[:, 0], both[:, 1], at.fraction.to(x.device))
+    return torch.lerp(both[:, 0], both[:, 1], moved(at.fraction, x.device))
 
 
 def whole(images: Tensor, size: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import moved
 from . import color, crop
 from .view import Plan, View
 
@@ -152,7 +153,8 @@ def pixels(images: Tensor, plan: Plan, size: int, operations: tuple[Operation, .
 
 def cutout(x: Tensor, centre: Tensor, length: int) -> Tensor:
     """x, black in squares of ``length`` pixels about whole pixels (n, 2), x and y, cut off at the borders."""
-    from_centre = torch.arange(x.shape[3], device=x.device) - centre.to(x.device)[:, :, None]  # (n, 2, size)
+    places = torch.arange(x.shape[3], device=x.device)
+    from_centre = places - moved(centre, x.device)[:, :, None]  # (n, 2, size)
     inside = (from_centre >= -(length // 2)) & (from_centre < length // 2)
     return x.masked_fill_((inside[:, 0, None] & inside[:, 1, :, None])[:, None], 0)
 

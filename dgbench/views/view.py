@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..devices import moved
 from . import chunks, crop
 
 Plan = Sequence[Tensor]  # of shape (n, ...)
@@ -33,7 +34,7 @@ class Normalize:
 
     def __call__(self, x: Tensor, white: float = 1.0) -> Tensor:
         """The normalised x, in place; white: its highest level."""
-        offset, scale = (term.to(x.device) for term in self._terms)
+        offset, scale = (moved(term, x.device) for term in self._terms)
         return x.mul_(scale / white).add_(offset)
 
 
