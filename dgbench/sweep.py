@@ -215,8 +215,6 @@ def _check(args: Any) -> None:
         raise UsageError(f"--watch has no meaning for {args.command}; choose from: status")
     if args.workers < 0:
         raise UsageError(f"--workers {args.workers} must not be negative")
-    if args.launcher != "slurm" and (wrong := slurm_preflight.given(args)):
-        raise UsageError(f"--{wrong[0]} has no meaning for --launcher {args.launcher}; choose from: slurm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -125,8 +125,6 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
         "--n_hparams_from 2 must be below --n_hparams": ["--n_hparams_from", "2"],
         "--steps and --checkpoint_freq must be at least 1": ["--steps", "0"],
         "--watch has no meaning for launch": ["--watch"],
-        "--partition has no meaning for --launcher serial": ["--partition", "gpu"],
-        "--no_wait has no meaning for --launcher serial": ["--no_wait"],
         "unknown algorithm": ["--algorithms", "EMR"],
         "unknown launcher": ["--launcher", "slrm"],
         "unknown dataset": ["--datasets", "PAC"],

@@ -111,13 +111,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no_wait", action="store_true", help="return when all is submitted")
 
 
-def given(args: argparse.Namespace) -> list[str]:
-    """The flags of ``add_flags`` that a command line has."""
-    defaults = {**vars(Resources()), "no_wait": False}
-    names = [name for name in FLAGS if getattr(args, name) != defaults[name]]
-    return names + [name for name in ("sbatch", "no_wait") if getattr(args, name)]
-
-
 def resources_from(args: argparse.Namespace) -> Resources:
     """What a command line asks for."""
     values = {name: getattr(args, name) for name in FLAGS}
