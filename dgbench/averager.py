@@ -57,6 +57,7 @@ class Averager:
         """bn_batches: training batches from which batch-norm statistics are estimated anew before an
         evaluation; 0 leaves them as they are, as the official code of SWAD does with frozen statistics."""
         self.mean, self.bn_batches = Mean(), bn_batches
+        self.estimated: tuple[tuple[int, int], list[Tensor]] | None = None
         self.images: Callable[[], Iterable[Tensor]] = tuple  # training batches (N, C, H, W), set by ``make``
         self.device = next(algorithm.parameters()).device
 
@@ -92,11 +93,19 @@ class Averager:
             if result.buffers:
                 _assign(buffers, result.buffers)
             if self.bn_batches:
-                estimate_batch_norm(algorithm, islice(self.images(), self.bn_batches))
+                self._estimate(algorithm, buffers, (result.n, result.last))
             yield algorithm
         finally:
             _assign(parameters, own[0])
             _assign(buffers, own[1])
+
+    def _estimate(self, algorithm: Algorithm, buffers: Sequence[Tensor], average: tuple[int, int]) -> None:
+        """Batch-norm statistics of an average, told by (n, last), once: it is evaluated and then saved."""
+        if self.estimated is not None and self.estimated[0] == average:
+            _assign(buffers, self.estimated[1])
+            return
+        estimate_batch_norm(algorithm, islice(self.images(), self.bn_batches))
+        self.estimated = average, copies(buffers)
 
     def info(self) -> State:
         """Facts for the record: the range of steps (-1: none yet), and how many weights were averaged."""

@@ -417,6 +417,13 @@ def test_batch_norm_statistics_are_those_of_the_batches() -> None:
         torch.testing.assert_close(net.bn.running_var, x[:3].var(1).mean(0))
         assert torch.equal(net.unused.running_mean, before), "not on the way of an image"
     assert torch.equal(net.bn.running_mean, before) and net.bn.momentum == 0.1
+    averager.images = lambda: pytest.fail("the images of an average are read once")
+    with averager.swapped(net):
+        torch.testing.assert_close(net.bn.running_mean, x[:3].mean((0, 1)))
+    averager.images = lambda: iter(x + 1)
+    averager.update(net, 1)
+    with averager.swapped(net):
+        torch.testing.assert_close(net.bn.running_mean, 1 + x[:3].mean((0, 1)))
 
 
 def test_split_batch_norm_estimates_its_statistics_too() -> None:
