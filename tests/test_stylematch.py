@@ -138,7 +138,7 @@ def test_stylised_views_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "checkpoints").mkdir()
     random_weights(tmp_path / "checkpoints")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    shape = (3, 16, 16)
+    shape = (3, 32, 32)
     with pytest.raises(UsageError, match="RGB"):
         build("StyleMatch", style="adain")
     with pytest.raises(UsageError, match="style_hash=") as error:

@@ -63,7 +63,7 @@ class StyleMatch(FixMatch):
             self.warnings = ("StyleMatch runs without stylised images; they need style=adain",)
         else:
             if problem.input_shape[0] != 3 or problem.input_shape[1] < 32 or problem.num_domains < 2:
-                raise UsageError("style=adain needs photographs of two domains; choose from: style=none")
+                raise UsageError("style=adain needs RGB photographs of two domains; choose from: style=none")
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             transfer = StyleTransfer(networks.mean_and_std(problem.backbone))
             self.style = transfer.load(folder, digits)
