@@ -13,7 +13,7 @@ from pathlib import Path
 from . import collect_results, files, flags, records
 from .collect import rules
 from .errors import UsageError, exit_on_usage_error
-from .plan import read_plan
+from .plan import PLAN, read_plan
 from .spec import RunSpec
 from .status import states
 
@@ -28,7 +28,7 @@ def publish(folder: Path, to: Path, command: str, note: str = "", selection: str
         )
     lines = [line for spec in plan for line in _lines(folder / spec.run_id())]
     to.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / "sweep.json", to / "sweep.json")
+    shutil.copyfile(folder / PLAN, to / PLAN)
     packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
     files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
     flags_ = [] if selection == rules.DEFAULT else ["--selection", selection]

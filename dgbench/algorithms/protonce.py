@@ -78,8 +78,7 @@ class ProtoNCE(Algorithm):
     @property
     def clustered(self) -> bool:
         """Whether the warm-up is over, at the start of this epoch."""
-        begun = self.step - self.step % self.problem.steps_per_epoch
-        return begun >= self.hp["warm_up"] * self.problem.num_steps
+        return self.epoch_began >= self.hp["warm_up"] * self.problem.num_steps
 
     def begin_epoch(self, pools: Sequence[Any]) -> None:
         if not self.clustered:

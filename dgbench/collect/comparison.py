@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import UsageError
 from . import stats
 from .directions import TASK
-from .formats import Cell, Row, Table
+from .formats import Cell, Row, Table, comparable
 from .runs import Run
 
 HOURS, MEMORY = "Hours", "GB"
@@ -136,14 +136,6 @@ def ranks(tables: Sequence[Table]) -> list[Table]:
         notes = [f"left out, no average on every data set: {', '.join(left_out)}"] if left_out else []
         found.append(Table("Average ranks", task, members[0].rule, variant, ["Rank"], rows, caption, notes))
     return found
-
-
-def comparable(tables: Iterable[Table]) -> dict[tuple[str, str], list[Table]]:
-    """{(task, variant): tables}, one of each data set: another one is no other evidence."""
-    groups: dict[tuple[str, str], dict[str, Table]] = {}
-    for table in tables:
-        groups.setdefault((table.task, table.variant), {}).setdefault(table.dataset, table)
-    return {key: list(members.values()) for key, members in groups.items()}
 
 
 def rank(tables: Sequence[Table]) -> tuple[stats.Ranks | None, list[str]]:

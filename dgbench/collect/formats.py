@@ -4,7 +4,7 @@ import csv as csv_module
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,14 @@ def row_of(label: str, cells: Sequence[Cell], **more: Any) -> Row:
     expected = sum(cell.expected for cell in cells)
     average = Cell(sum(means) / len(means), None, expected, expected, whole=True)
     return Row(label, cells, average=average, **more)
+
+
+def comparable(tables: Iterable[Table]) -> dict[tuple[str, str], list[Table]]:
+    """{(task, variant): tables}, one of each data set: another one is no other evidence."""
+    groups: dict[tuple[str, str], dict[str, Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.variant), {}).setdefault(table.dataset, table)
+    return {key: list(members.values()) for key, members in groups.items()}
 
 
 def text(tables: Sequence[Table]) -> str:

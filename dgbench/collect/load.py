@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Collection
@@ -12,6 +11,7 @@ import orjson
 
 from .. import records
 from ..errors import UsageError
+from ..plan import PLAN, read_plan
 from ..records import Record
 from ..spec import RunSpec
 from . import domainbed_records, run_cache
@@ -24,8 +24,8 @@ def load(folder: Path, cache: bool = True) -> Sweep:
     cache: read the unchanged runs of a large sweep from what was kept the last time, and keep them.
     """
     folder = Path(folder)
-    plan = _plan(folder / "sweep.json")
-    planned = {spec.run_id(): spec for spec in plan or []}
+    planned = {spec.run_id(): spec for spec in read_plan(folder)}
+    is_sweep = (folder / PLAN).exists()
     by_name: dict[str, Run] = {}
     notes: list[str] = []
     if (archive := folder / records.ARCHIVE).exists():
@@ -43,13 +43,13 @@ def load(folder: Path, cache: bool = True) -> Sweep:
             by_name[name] = run
     if cache:
         kept.write(folder, by_name.values())
-    if plan is not None and (extra := sorted(set(by_name) - set(planned))):
-        notes.append(f"not in sweep.json, but counted: {', '.join(extra)}")
+    if is_sweep and (extra := sorted(set(by_name) - set(planned))):
+        notes.append(f"not in {PLAN}, but counted: {', '.join(extra)}")
     ordered = [by_name.get(name) or Run(name, spec) for name, spec in planned.items()]
     ordered += [run for name, run in by_name.items() if name not in planned]
     if not ordered:
         raise UsageError(f"no runs in {str(folder)!r}; give the folder that holds the folders of the runs")
-    return Sweep(ordered, plan is not None, notes)
+    return Sweep(ordered, is_sweep, notes)
 
 
 def run_folders(folder: Path) -> list[str]:
@@ -112,12 +112,3 @@ def _spec(folder: Path, names: Collection[str], lines: list[Record]) -> RunSpec 
     if values is None and lines:
         values = lines[0].get("spec")
     return RunSpec.from_dict(values) if isinstance(values, dict) else None
-
-
-def _plan(path: Path) -> list[RunSpec] | None:
-    if not path.exists():
-        return None
-    try:
-        return [RunSpec.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))["specs"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no plan of a sweep ({error}); launch the sweep again") from error

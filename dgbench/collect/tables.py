@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from . import directions
 from .evidence import is_held_out_pair
-from .formats import Cell, Row, Table, measure, row_of
+from .formats import Cell, Row, Table, comparable, measure, row_of
 from .rows import Group, natural
 from .rules import DEFAULT, RULES
 from .runs import Run, Settings, Sweep
@@ -112,11 +112,8 @@ def averages(tables: Iterable[Table], at_least: int = 2) -> list[Table]:
 
     A cell is the mean over trials of each trial's mean over the columns, as in DomainBed.
     """
-    groups: dict[tuple[str, str], list[Table]] = {}
-    for table in tables:
-        groups.setdefault((table.task, table.variant), []).append(table)
     found = []
-    for (task, variant), members in groups.items():
+    for (task, variant), members in comparable(tables).items():
         if len(members) < at_least:
             continue
         labels = dict.fromkeys(row.label for table in members for row in table.rows if not row.source)

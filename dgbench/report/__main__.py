@@ -7,12 +7,13 @@ from pathlib import Path
 
 from .. import files, flags, records
 from ..collect import comparison, load, published, rules, tables
-from ..collect.formats import Table
+from ..collect.formats import Table, comparable
 from ..collect.rows import natural
 from ..collect.rules import RULES
 from ..collect.runs import Run, Sweep
 from ..collect.selection import Rule
 from ..errors import UsageError, exit_on_usage_error
+from ..plan import PLAN
 from . import drawings, figures, samples
 from .page import Html, document, figure, join, section, tag
 from .runs import commands, data, matrix, pictures
@@ -92,7 +93,7 @@ def sweeps(folder: Path) -> list[Path]:
 
 
 def _is_sweep(folder: Path) -> bool:
-    if any((folder / name).exists() for name in ("sweep.json", records.ARCHIVE)):
+    if any((folder / name).exists() for name in (PLAN, records.ARCHIVE)):
         return True
     return folder.is_dir() and any(
         (path / name).exists() for path in folder.iterdir() if path.is_dir() for name in records.RUN_FILES[:2]
@@ -164,7 +165,7 @@ def _across(found: Sequence[Table]) -> Html:
     for members in by_rule.values():
         for table in comparison.ranks(members):
             pieces.append(rank_table(table))
-            result, _ = comparison.rank(comparison.comparable(members)[table.task, table.variant])
+            result, _ = comparison.rank(comparable(members)[table.task, table.variant])
             assert result is not None
             words = "Average ranks, best left; a bar joins methods that the Nemenyi test does not tell apart."
             drawing = figures.Figure("Critical difference.", words, figures.critical_difference(result), True)
