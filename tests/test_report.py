@@ -8,6 +8,7 @@ import sys
 import pytest
 from literal_runs import constant, plan, record, spec, write, write_simple
 
+from dgbench.collect import load, rules, tables
 from dgbench.collect.formats import Cell, Row
 from dgbench.collect.stats import Ranks
 from dgbench.errors import UsageError
@@ -226,6 +227,26 @@ def test_the_baseline_is_among_the_rows_of_a_figure():
     ]
     labels = [row.label for _, row in drawings._shown(rows)]
     assert labels[-1] == "ERM" and "m0" not in labels and "m19" in labels
+
+
+def test_a_method_has_one_colour_in_every_figure(tmp_path, monkeypatch):
+    methods = ("ERM", "SD", "IRM", "VREx", "MMD", "CORAL", "DANN", "CDANN", "RSC", "PCL")
+    write_sweep(tmp_path / "toy", methods, trials=1)
+    (table,) = tables.build(load.load(tmp_path / "toy"), rules.RULES["training_domain_validation"])
+    places = {}
+    for kind in ("bars", "points"):
+        draw = getattr(figures, kind)
+
+        def noted(first, second, *more, kind=kind, draw=draw, **options):
+            drawn = second if kind == "bars" else first
+            places[kind] = {each.label: each.place for each in drawn}
+            return draw(first, second, *more, **options)
+
+        monkeypatch.setattr(figures, kind, noted)
+    drawings.of_table(table)
+    assert len(places["bars"]) == figures.SERIES and len(places["points"]) == 2 * len(methods)
+    assert places["bars"].items() <= places["points"].items()
+    assert len(set(places["points"].values())) == 2 * len(methods)
 
 
 def test_one_checkpoint_one_trial_is_enough(tmp_path):

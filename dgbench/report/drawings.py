@@ -27,12 +27,14 @@ def of_table(table: Table) -> list[Figure]:
     rows = [row for row in table.rows if not row.source]
     shown = _shown(rows)
     curves = [_curves(table, shown), _pseudo_labels(table, shown)]
-    found = [_bars(table, shown), *curves, _cost(table, rows), *_sensitivity(table, shown)]
+    known = {id(row) for _, row in shown}
+    rest = enumerate((row for row in rows if id(row) not in known), MOST)
+    found = [_bars(table, shown), *curves, _cost(table, [*shown, *rest]), *_sensitivity(table, shown)]
     return [drawing for drawing in found if drawing is not None]
 
 
 def _shown(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """(place, row): all, or the baseline and the best others by average."""
+    """(place, row): all, or the baseline and the best others by average. A place is a colour and a marker."""
     base = next((i for i, row in enumerate(rows) if row.label == BASELINE), 0)
     order = sorted((i for i in range(len(rows)) if i != base), key=lambda i: -_score(rows[i]))
     return [(place, rows[i]) for place, i in enumerate(sorted([base, *order[: MOST - 1]]))] if rows else []
@@ -146,18 +148,14 @@ def _curve(
     return steps, [100 * mean([each[step] for each in series]) for step in steps]
 
 
-def _cost(table: Table, rows: Sequence[Row]) -> Figure | None:
+def _cost(table: Table, rows: Sequence[tuple[int, Row]]) -> Figure | None:
     points = []
-    for place, row in enumerate(rows):
+    for place, row in rows:
         done = sum(run.state == "done" for run in row.runs)
-        hours, _ = cost(row.runs)
-        if (
-            done
-            and not math.isnan(hours)
-            and row.average.mean is not None
-            and not math.isnan(row.average.mean)
-        ):
-            points.append(Point(row.label, 60 * hours / done, row.average.mean, place))
+        minutes = 60 * cost(row.runs)[0] / done if done else math.nan
+        average = math.nan if row.average.mean is None else row.average.mean
+        if not math.isnan(minutes + average):
+            points.append(Point(row.label, minutes, average, place))
     if not points:
         return None
     data = [{"method": point.label, "minutes": point.x, "accuracy": point.y} for point in points]

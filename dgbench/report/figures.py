@@ -16,6 +16,8 @@ SERIES = 8
 """Colours of the page, ``--s1`` ... in page.css; more methods are told apart by their markers."""
 ACCURACY = "accuracy (%)"
 MARKERS = "osD^vP*X"
+LEGEND_LINE = 0.2
+"""Inches."""
 OWN = "figure@"
 """Stands before a drawing's identifiers until the page knows which figure it is."""
 _INK, _FAINT, _PAPER = "#010101", "#020202", "#030303"
@@ -210,12 +212,13 @@ class _Drawing:
         self.figure, self.axes = figure, axes
 
     def legend(self) -> None:
-        """Above the plot, in as many columns as fit."""
+        """Above the plot, in as many columns as fit; the drawing is the higher for a second line."""
         handles, labels = self.axes.get_legend_handles_labels()
         if labels:
-            columns = max(
-                1, min(len(labels), int(self.figure.get_figwidth() * 13 / (max(map(len, labels)) + 5)))
-            )
+            fitting = int(self.figure.get_figwidth() * 13 / (max(map(len, labels)) + 5))
+            columns = max(1, min(len(labels), fitting))
+            lines = math.ceil(len(labels) / columns)
+            self.figure.set_figheight(self.figure.get_figheight() + LEGEND_LINE * (lines - 1))
             self.axes.legend(
                 handles,
                 labels,
