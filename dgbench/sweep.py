@@ -19,6 +19,7 @@ from .errors import UsageError, exit_on_usage_error, unknown
 from .launch_sweep import dry_run_text, launch_sweep
 from .launchers import slurm_preflight
 from .plan import read_plan
+from .records import ARCHIVE
 from .spec import RunSpec
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -208,7 +209,10 @@ def _parser() -> flags.Parser:
 
 
 def _check(args: Any) -> None:
-    """``UsageError`` for flags that would have no effect."""
+    """``UsageError`` for flags that would have no effect, and for a folder that is no place for runs."""
+    if (args.output_dir / ARCHIVE).exists():
+        told = "its runs are done and archived; dgbench.collect_results reads it, launch into another folder"
+        raise UsageError(f"{args.output_dir} is a published sweep: {told}")
     if args.dry_run and args.command not in ("launch", "retry"):
         raise UsageError(f"--dry_run has no meaning for {args.command}; choose from: launch, retry")
     if args.watch and args.command != "status":

@@ -175,6 +175,10 @@ def test_flags_choose_among_the_planned_runs_or_are_refused(
         sweep.main(["cancel", "--dry_run", *here])
     with pytest.raises(UsageError, match="holds no sweep"):
         sweep.main(["status", "--output_dir", str(tmp_path / "other")])
+    (tmp_path / "records.jsonl.gz").touch()
+    with pytest.raises(UsageError, match="is a published sweep"):
+        sweep.main(["status", *here])
+    (tmp_path / "records.jsonl.gz").unlink()
     (tmp_path / "sweep.json").write_text('{"specs": [')
     with pytest.raises(UsageError, match=r"sweep.json is damaged; remove it and launch again"):
         sweep.main(["status", *here])
