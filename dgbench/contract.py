@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections import UserDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .collect.evidence import score
 from .datasets.rotateddigits import RotatedDigits
 from .machine import Machine
 from .meter import Meter
+from .one_device import OneDevice
 from .spec import RunSpec
 from .tasks import Split
 from .train import run, update
@@ -216,6 +218,23 @@ def knows_tensors_only(method: Method) -> str | None:
     return None
 
 
+def keeps_to_its_device(method: Method) -> str | None:
+    """An update on another device than the CPU mixes them nowhere and waits for no value."""
+    algorithm, labelled = build(method).to("meta"), method.tasks != ("retrieval",)
+    try:
+        for step in range(3):
+            algorithm.step, batch = step, make_batch(step, labelled)
+            tensors = {key: value for key, value in vars(batch).items() if isinstance(value, Tensor)}
+            moved: Any = {key: value.to("meta") for key, value in tensors.items()}
+            with OneDevice():
+                logs = algorithm.update(replace(batch, **moved))
+    except (RuntimeError, NotImplementedError) as error:
+        raise Broken(f"on another device than the CPU: {str(error).splitlines()[0]}") from error
+    elsewhere = [key for key, value in logs.items() if value.device.type != "meta"]
+    _require(not elsewhere, f"logs on the CPU: {', '.join(elsewhere)}")
+    return None
+
+
 def what_is_hidden_changes_nothing(method: Method) -> str | None:
     """Training ends with the same weights where hidden labels, and a target that no task shows, are noise."""
     for task in method.tasks:
@@ -262,6 +281,7 @@ PROMISES: dict[str, Callable[[Method], str | None]] = {
         hyper_parameters_are_legal,
         is_plain_training_where_it_says_so,
         knows_tensors_only,
+        keeps_to_its_device,
         what_is_hidden_changes_nothing,
         runs_under_its_tasks,
     )

@@ -103,6 +103,29 @@ class Prints(ERM):
         return loss + 0 * loss.item(), logs
 
 
+class Mixes(ERM):
+    """Its table is no buffer, so it stays where it was made."""
+
+    def __init__(self, problem, hp):
+        super().__init__(problem, hp)
+        self.table = torch.ones(problem.num_classes, problem.num_classes)
+
+    def loss(self, batch):
+        return cross_entropy(self(batch.x) @ self.table, batch.y), {}
+
+
+class Waits(ERM):
+    def loss(self, batch):
+        loss, logs = super().loss(batch)
+        return (loss, logs) if loss > 0 else (2 * loss, logs)
+
+
+class LogsElsewhere(ERM):
+    def loss(self, batch):
+        loss, logs = super().loss(batch)
+        return loss, logs | {"rate": torch.rand(())}
+
+
 class Peeks(ERM):
     """Reads the data set behind the trainer's back."""
 
@@ -121,6 +144,9 @@ class Fails(ERM):
 
 
 BREAKS: dict[type[Algorithm], Callable] = {
+    Mixes: contract.keeps_to_its_device,
+    Waits: contract.keeps_to_its_device,
+    LogsElsewhere: contract.keeps_to_its_device,
     Logs: contract.logs_are_finite_detached_scalars,
     Stuck: contract.every_parameter_moves,
     Flat: contract.features_and_logits_have_their_shapes,

@@ -27,14 +27,13 @@ class Dropout(Algorithm):
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         maps, head = self.featurizer.maps_and_head()
         f = maps(batch.x)
-        rate = self.hp["dropout_max"] * torch.rand(())
+        rate = (self.hp["dropout_max"] * torch.rand(())).to(f.device)
         nll = cross_entropy(self.classifier(head(self.drop(f, rate))), batch.y)
         penalty = self.penalty(maps, f)
         return nll + penalty, {"nll": nll, "penalty": penalty, "rate": rate}
 
     def drop(self, f: Tensor, rate: Tensor) -> Tensor:
-        """Zero each channel (N, C) of f (N, C, H, W) with probability ``rate``, a scalar on the CPU."""
-        rate = rate.to(f.device)
+        """Zero each channel (N, C) of f (N, C, H, W) with probability ``rate``, a scalar."""
         kept = torch.rand(f.shape[:2], device=f.device) >= rate
         scale = 1 / (1 - rate) if self.hp["dropout_rescale"] else 1
         return f * (kept * scale)[:, :, None, None].to(f.dtype)

@@ -31,7 +31,7 @@ class Mixup(Algorithm):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         x, y = batch.per_domain(batch.x), batch.per_domain(batch.y)
-        i = torch.randperm(batch.num_domains)
+        i = torch.randperm(batch.num_domains).to(y.device)
         j = i.roll(-1)
         lam = Beta(self.hp["mixup_alpha"], self.hp["mixup_alpha"]).sample((batch.num_domains,)).to(x)
         return self.mixed_risk(x[i], y[i], x[j], y[j], lam), {}
