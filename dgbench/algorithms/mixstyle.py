@@ -53,6 +53,7 @@ class MixStyle(ERM):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         if self.hp["mixstyle_mix"] == "pairs":
-            rows = torch.cat(half_pairs([len(batch.x) // batch.num_domains] * batch.num_domains))
+            sizes = [len(batch.x) // batch.num_domains] * batch.num_domains
+            rows = torch.cat(half_pairs(sizes)).to(batch.x.device)
             batch = replace(batch, x=batch.x[rows], y=batch.y[rows])
         return super().loss(batch)
