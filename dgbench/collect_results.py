@@ -77,10 +77,12 @@ def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table
     if args.compare:
         comparison.add_baseline(built, args.compare)
     over = tables.averages(built)
-    if args.ranks:
-        over += comparison.ranks(built)
     if args.published:
         published.add(built)
+    if args.validation:
+        comparison.add_validation(built)
+    if args.ranks:
+        over += comparison.ranks(built)
     return built + over
 
 
@@ -126,7 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=int, metavar="N", help="instead of tables: the N best hyper-parameters of every cell")
     group = parser.add_argument_group("what stands in the tables")
     add = group.add_argument
-    add("--spread", choices=("domainbed", "sample"), default="domainbed", help="divisor n, or n - 1")
+    add(
+        "--spread",
+        choices=("domainbed", "sample", "deviation"),
+        default="domainbed",
+        help="+/- is a standard error (divisor n, or n - 1), or the standard deviation of the trials",
+    )
+    add("--validation", action="store_true", help="a column with the chosen checkpoints' validation accuracy")
     add("--trials", action="store_true", help="a column with the number of trials")
     add("--cost", action="store_true", help="columns with hours and peak memory")
     add("--compare", nargs="?", const="ERM", metavar="ROW", help="paired test against a row; default: ERM")

@@ -2,12 +2,13 @@ import csv
 import json
 
 import pytest
-from literal_runs import spec, write_simple
+from literal_runs import record, spec, write, write_simple
 
-from dgbench.collect import published, stats, verdicts
+from dgbench.collect import comparison, published, stats, verdicts
 from dgbench.collect.load import load
 from dgbench.collect.rules import RULES
 from dgbench.collect.tables import build
+from dgbench.spec import RunSpec
 
 PAPER = """paper,table,task,dataset,method,column,metric,value,spread
 "PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,art,accuracy,66.1,
@@ -128,6 +129,60 @@ def test_other_averaging_is_not_compared_at_all(sweep, tmp_path):
     assert [row.label for row in table.rows] == ["ERM", "PCL, published (PCL, CVPR 2022)"]
 
 
+MISSING_PATTERNS = """paper,table,task,dataset,method,column,metric,value,spread
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,ERM,Validation,accuracy,90.0,1.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,ERM,Test,accuracy,20.0,2.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,SD (early),Test,accuracy,99.0,1.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,SD,Test,accuracy,40.0,2.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,RSC,Test,accuracy,30.0,2.0
+"""
+
+
+def missing_patterns(folder, scores, rule="training_domain_validation"):
+    """The table of {method: test accuracies of three trials}, beside ``MISSING_PATTERNS``."""
+    for method, tests in scores.items():
+        for trial, test in enumerate(tests):
+            run = RunSpec(
+                "Digits_MP", method, task="single_source", source_envs=("train",), trial_seed=trial, steps=2
+            )
+            parts = {"validation": ["validation/all"], "test": ["test/all"], "oracle": []}
+            line = record(run, 1, {"validation/all": 0.9 + trial / 100, "test/all": test})
+            write(folder / "runs", run, [line | {"parts": parts}])
+    (folder / "rcl.csv").write_text(MISSING_PATTERNS)
+    facts = {"trials": 10, "spread": "deviation", "selection": ["training_domain_validation"]}
+    methods = {"SD (early)": {"algorithm": "SD", "selection": ["early_stopping"]}}
+    (folder / "protocols.json").write_text(json.dumps({"rcl": {"facts": facts, "methods": methods}}))
+    verdicts._read.cache_clear()
+    published._read.cache_clear()
+    (table,) = build(load(folder / "runs"), RULES[rule], spread="deviation")
+    published.add([table], folder)
+    comparison.add_validation([table])
+    return table
+
+
+def test_a_table_with_validation_and_test_beside_the_published_one(tmp_path):
+    table = missing_patterns(tmp_path, {"ERM": (0.19, 0.20, 0.21)})
+    assert table.columns == ["Test"] and "part of the target domain" in table.caption[0]
+    ours, theirs, verdict = table.rows[:3]
+    assert (str(ours.cells[0]), ours.extra) == ("20.0 +/- 1.0", {"Validation": "91.0 +/- 1.0"})
+    assert (str(theirs.cells[0]), theirs.extra) == ("20.0 +/- 2.0", {"Validation": "90.0 +/- 1.0"})
+    assert str(verdict.cells[0]).startswith("consistent")
+    p = stats.against_published([90, 91, 92], 90.0, 1.0, 10, "deviation")
+    assert verdict.extra == {"Validation": f"consistent (p {p:.2g})"}
+    assert not any("rank correlation" in note for note in table.published)  # of one row
+
+
+@pytest.mark.parametrize(("scores", "rho"), [((0.2, 0.5, 0.3), "1.00"), ((0.5, 0.3, 0.4), "-1.00")])
+def test_the_order_of_the_rows_is_compared(tmp_path, scores, rho):
+    found = {name: (score,) * 3 for name, score in zip(("ERM", "SD", "RSC"), scores, strict=True)}
+    table = missing_patterns(tmp_path, found)
+    assert f"order of 3 rows: Spearman's rank correlation with RCL, B 2021 is {rho}" in table.published
+
+
+def test_a_row_of_another_rule_is_not_shown(tmp_path):
+    assert not any("early" in row.label for row in missing_patterns(tmp_path, {"SD": (0.4,)}).rows)
+
+
 def test_an_incomplete_cell_has_no_verdict(sweep, tmp_path):
     (sweep / spec(target="art").run_id() / "done").unlink()
     table = table_of(sweep, tmp_path)
@@ -201,7 +256,7 @@ def test_the_published_files_and_their_protocols():
             "hparams",
             "datasets",
         }
-        assert paper["facts"]["spread"] in (None, "deviation", *stats.SPREADS)
+        assert paper["facts"]["spread"] in (None, *stats.SPREADS)
 
 
 def test_pcls_published_row_is_pcl_with_swad():

@@ -13,6 +13,7 @@ from .runs import Run
 
 HOURS, MEMORY = "Hours", "GB"
 TRIALS = "n"
+VALIDATION = "Validation"
 
 
 def cost(runs: Iterable[Run]) -> tuple[float, float]:
@@ -44,6 +45,17 @@ def add_trials(tables: Iterable[Table]) -> None:
                 counts = sorted({len(cell.scores) for cell in row.cells})
                 row.extra[TRIALS] = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
         table.caption.append(f"{TRIALS}: trials per cell.")
+
+
+def add_validation(tables: Iterable[Table]) -> None:
+    """A column with the validation accuracy of what was chosen, of ours and of published rows."""
+    for table in tables:
+        if table.rule.evidence != "validation" or table.task == TASK:
+            table.notes.append(f"no validation accuracy: {table.rule.title} reads none")
+            continue
+        for row in table.rows:
+            row.extra[VALIDATION] = str(row.validation)
+        table.caption.append(f"{VALIDATION}: accuracy of the chosen checkpoints on what they were chosen by.")
 
 
 def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:

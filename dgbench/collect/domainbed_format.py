@@ -16,7 +16,7 @@ from .rows import natural, weights_label
 from .rules import RULES
 from .runs import Run, Settings
 from .selection import select
-from .stats import standard_error
+from .stats import spread_of
 
 _METHODS = """ERM ERMPlusPlus Fish IRM GroupDRO Mixup MLDG CORAL MMD DANN CDANN MTL SagNet ARM VREx RSC SD
 ANDMask SANDMask IGA SelfReg Fishr TRM IB_ERM IB_IRM CAD CondCAD Transfer CausIRL_CORAL CausIRL_MMD EQRM
@@ -130,7 +130,7 @@ def _cells(row: Sequence[Sequence[float]], latex: bool) -> list[str]:
     sign = r"$\pm$" if latex else "+/-"
     means = [100 * float(np.mean(values)) for values in row if values]
     cells = [
-        f"{100 * np.mean(values):.1f} {sign} {100 * (standard_error(values) or 0.0):.1f}" if values else "X"
+        f"{100 * np.mean(values):.1f} {sign} {100 * (spread_of(values) or 0.0):.1f}" if values else "X"
         for values in row
     ]
     return [*cells, f"{sum(means) / len(means):.1f}" if len(means) == len(row) else "X"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from .runs import Run
 from .selection import Choice, Column, Rule
-from .stats import standard_error
+from .stats import spread_of
 
 WIDTH = 110
 
@@ -52,6 +52,7 @@ class Row:
     weights: str = "raw"
     extra: dict[str, str] = field(default_factory=dict)  # {heading: what stands right of the average}
     verdict_on: str = ""  # our row that a row of verdicts speaks of
+    validation: Cell = field(default_factory=Cell)  # the score that chose, mean over the columns
 
 
 @dataclass
@@ -79,11 +80,11 @@ class Table:
 
 
 def measure(scores: Mapping[int, float], found: int, expected: int, whole: bool, spread: str) -> Cell:
-    """The cell of some trials' accuracies: mean and standard error in percent. spread: of ``SPREADS``."""
+    """The cell of some trials' accuracies: mean and "+/-" in percent. spread: of ``SPREADS``."""
     if not scores:
         return Cell(found=found, expected=expected)
     values = list(scores.values())
-    error = standard_error(values, spread)
+    error = spread_of(values, spread)
     mean = 100 * float(np.mean(values))
     return Cell(mean, None if error is None else 100 * error, found, expected, scores, whole)
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from .. import registry
 from ..errors import UsageError
 from . import verdicts
+from .comparison import VALIDATION
 from .formats import Cell, Row, Table
 from .rules import RULES
 
@@ -28,17 +30,20 @@ def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:
         for path in sorted(folder.glob("*.csv")):
             published = _rows(path, table)
             compared: dict[str, list[str]] = {}  # {protocol in words: the pairs of rows}
-            for row, key in published:
-                known = verdicts.protocol(folder, path.stem, key.method, table.dataset, key.table)
+            pairs: dict[str, tuple[Row, Row]] = {}  # {our label: the rows}
+            for row, known in published:
                 rows, notes = verdicts.judge(table, ours, row, known)
+                judged = {verdict.verdict_on for verdict in rows}
+                pairs = {own.label: (own, row) for own in ours if own.label in judged} | pairs
                 table.rows += [row, *rows]
                 for pair, told in notes:
                     compared.setdefault(told, []).append(pair)
             if published:
                 source = published[0][0].source
                 table.published += [
-                    f"{', '.join(pairs)} ({source}): {told}" for told, pairs in compared.items()
+                    f"{', '.join(which)} ({source}): {told}" for told, which in compared.items()
                 ]
+                table.published += verdicts.order(pairs.values(), source)
                 if remarks := verdicts.remarks(folder, path.stem):
                     table.published.append(f"published ({source}): {'; '.join(remarks)}")
             if compared and verdicts.LEGEND not in table.caption:
@@ -48,12 +53,14 @@ def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:
 
 
 class _Key(NamedTuple):
+    """What the lines of one row have in common."""
+
     paper: str
     table: str
     method: str
 
 
-def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
+def _rows(path: Path, table: Table) -> list[tuple[Row, verdicts.Protocol]]:
     """The rows of a file that have one of our columns and are not of another selection rule."""
     cells: dict[_Key, dict[str, Cell]] = {}
     metric = table.settings.get("metric", "accuracy")
@@ -70,15 +77,20 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, _Key]]:
             column = "Avg" if line["column"] in averages else column
             cells.setdefault(key, {})[column] = _cell(line["value"], line["spread"])
     rows = []
-    everywhere = {column for found in cells.values() for column in found} - {"Avg"}
+    others = {"Avg", VALIDATION}
+    everywhere = {column for found in cells.values() for column in found} - others
     for key, found in cells.items():
         theirs = [found.get(column, Cell()) for column in table.columns]
         # an average over other columns than ours would mislead
-        same = (set(found) - {"Avg"} or everywhere) == set(table.columns)
+        same = (set(found) - others or everywhere) == set(table.columns)
         average = found.get("Avg", Cell()) if same else Cell()
         if any(cell.printed for cell in (*theirs, average)):
             source = _short(key.paper)
-            rows.append((Row(f"{key.method}, published ({source})", theirs, source, average), key))
+            row = Row(f"{key.method}, published ({source})", theirs, source, average)
+            row = replace(row, validation=found.get(VALIDATION, Cell()))
+            known = verdicts.protocol(path.parent, path.stem, key.method, table.dataset, key.table)
+            if not known.of_another_rule(table.rule.name):
+                rows.append((row, known))
     return rows
 
 

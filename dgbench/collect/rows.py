@@ -15,7 +15,7 @@ from ..errors import UsageError
 from .evidence import is_held_out_pair
 from .formats import Cell, Row, measure, row_of
 from .runs import Run, Settings
-from .selection import Choice, Column, Rule
+from .selection import Choice, Column, Rule, mean
 
 WEIGHTS = {"raw": "", "ema": " + EMA", "swa": " + SWA", "swad": " + SWAD"}
 
@@ -46,15 +46,12 @@ class Group:
         """The rows; fills ``missing`` and ``odd``. ``UsageError`` where the content of a domain differs."""
         self._check_fingerprints()
         self._note_code()
-        return [
-            row_of(
-                label,
-                [self._cell(key, column, weights, label) for column in self.columns],
-                runs=self._by_row[key],
-                weights=weights,
-            )
-            for key, weights, label in self._rows()
-        ]
+        return [self._row(*found) for found in self._rows()]
+
+    def _row(self, key: Settings, weights: str, label: str) -> Row:
+        cells = [self._cell(key, column, weights, label) for column in self.columns]
+        validation = self._validation(key, weights, cells)
+        return row_of(label, cells, runs=self._by_row[key], weights=weights, validation=validation)
 
     @property
     def notes(self) -> list[str]:
@@ -74,6 +71,12 @@ class Group:
             return registry.find("datasets", self.dataset)
         except UsageError:  # read from another machine, or from DomainBed
             return None
+
+    @cached_property
+    def validation_domain(self) -> str:
+        """The domain that a single source is validated on, where the data set has one; else empty."""
+        single = self.settings["task"] == "single_source"
+        return (getattr(self._class, "validation", None) or "") if single else ""
 
     @cached_property
     def domains(self) -> list[str]:
@@ -101,8 +104,10 @@ class Group:
 
     def _heading(self, column: Column) -> str:
         short = getattr(self._class, "columns", {})
-        sides = ["+".join(short.get(name, name) for name in side) for side in column if side]
-        return ">".join(sides)
+        sides = [side for side in column if side]
+        if self.validation_domain:
+            sides = [tuple(name for name in self.domains if name not in (*column[0], self.validation_domain))]
+        return ">".join("+".join(short.get(name, name) for name in side) for side in sides)
 
     def _rows(self) -> Iterator[tuple[Settings, str, str]]:
         """(settings, weights, label), in the plan's order; without a plan ERM first, then by name."""
@@ -178,6 +183,16 @@ class Group:
                 self.odd.append(f"nothing to choose from: {where}, trial {trial}")
         whole = found == len(slots) and len(scores) == len(trials)
         return measure(scores, found, len(slots), whole, self.spread)
+
+    def _validation(self, key: Settings, weights: str, cells: Sequence[Cell]) -> Cell:
+        """The score of the chosen checkpoints, over the trials that every cell has."""
+        whole = all(cell.whole for cell in cells)
+        scores = {}
+        for trial in sorted(set.intersection(*(set(cell.scores) for cell in cells))) if cells else ():
+            chosen = [self.choices[key, column, trial, weights] for column in self.columns]
+            scores[trial] = mean([choice.validation if choice.chosen else math.nan for choice in chosen])
+        found, expected = sum(cell.found for cell in cells), sum(cell.expected for cell in cells)
+        return measure(scores, found, expected, whole, self.spread)
 
     def _reason(self, run: Run, weights: str) -> str:
         if run.state == "done" and weights not in run.columns.kinds:

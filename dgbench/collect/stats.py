@@ -3,25 +3,42 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-SPREADS: Mapping[str, tuple[int, str]] = {
-    "domainbed": (0, "the standard deviation (divisor n) over the square root of n"),
-    "sample": (1, "the standard deviation (divisor n - 1) over the square root of n"),
+
+class Spread(NamedTuple):
+    """What "+/-" is: a deviation whose divisor is n less ``taken_off``, over the root of n if ``of_mean``."""
+
+    taken_off: int
+    of_mean: bool
+    name: str
+    formula: str
+
+
+SPREADS: Mapping[str, Spread] = {
+    "domainbed": Spread(
+        0, True, "standard error", "the standard deviation (divisor n) over the square root of n"
+    ),
+    "sample": Spread(
+        1, True, "standard error", "the standard deviation (divisor n - 1) over the square root of n"
+    ),
+    "deviation": Spread(1, False, "standard deviation", "of single trials, divisor n - 1"),
 }
-"""{name: (what is taken off the divisor n, in words)}"""
 LEVEL = 0.05
 LEAST = 6
 """Pairs from which there is an interval: of fewer, resampling gives hardly more than their range."""
 RESAMPLES = 9999  # all 2^n sign flips where there are fewer
 
 
-def standard_error(values: Sequence[float], spread: str = "domainbed") -> float | None:
-    """Standard error of the mean; None for a single value."""
+def spread_of(values: Sequence[float], spread: str = "domainbed") -> float | None:
+    """The "+/-" of the values; None for a single one. spread: of ``SPREADS``."""
     if len(values) < 2:
         return None
-    return float(np.std(values, ddof=SPREADS[spread][0]) / np.sqrt(len(values)))
+    kind = SPREADS[spread]
+    deviation = float(np.std(values, ddof=kind.taken_off))
+    return deviation / math.sqrt(len(values)) if kind.of_mean else deviation
 
 
 @dataclass(frozen=True)
@@ -107,8 +124,8 @@ def against_published(
 ) -> float | None:
     """p-value of equal means of our trials and a published mean; None where nothing can be tested.
 
-    error: the published "+/-", of the kind ``spread``: a name of ``SPREADS`` or "deviation". With an error
-    and n, Welch's t-test; without, our mean against the printed one as if it were exact.
+    error: the published "+/-", of the kind ``spread``, a name of ``SPREADS``. With an error and n, Welch's
+    t-test; without, our mean against the printed one as if it were exact.
     """
     from scipy.stats import t, ttest_1samp, ttest_ind_from_stats
 
@@ -129,11 +146,7 @@ def against_published(
 
 def _deviation(error: float | None, n: int | None, spread: str) -> float | None:
     """The sample standard deviation behind a printed "+/-"."""
-    if error is None or n is None or n < 2:
+    if error is None or n is None or n < 2 or spread not in SPREADS:
         return None
-    if spread == "deviation":
-        return error
-    if spread not in SPREADS:
-        return None
-    taken_off, _ = SPREADS[spread]
-    return error * math.sqrt(n * (n - taken_off) / (n - 1))
+    kind = SPREADS[spread]
+    return error * math.sqrt((n if kind.of_mean else 1) * (n - kind.taken_off) / (n - 1))

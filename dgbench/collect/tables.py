@@ -119,8 +119,8 @@ def averages(tables: Iterable[Table], at_least: int = 2) -> list[Table]:
         labels = dict.fromkeys(row.label for table in members for row in table.rows if not row.source)
         rows = [row_of(label, [_over_columns(table, label) for table in members]) for label in labels]
         caption = [
-            "Mean over trials of each trial's mean over the columns of a data set, +/- standard error "
-            f"({SPREADS[members[0].spread][1]}).",
+            "Mean over trials of each trial's mean over the columns of a data set, +/- "
+            f"{SPREADS[members[0].spread].name} ({SPREADS[members[0].spread].formula}).",
             "A data set with an incomplete cell has no average.",
         ]
         names = [table.dataset for table in members]
@@ -150,12 +150,13 @@ def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
     """Sentences: what is reported, how it was selected, over which trials, from which training."""
     parts = {part.rpartition("/")[2] for run in group.runs for part in run.columns.parts.get("test", ())}
     what = " and ".join(f'"{part}"' for part in sorted(parts)) or '"in"'
-    whose = "every other domain" if group.settings["task"] == "single_source" else "the target domain"
+    single = group.settings["task"] == "single_source" and not group.validation_domain
+    whose = "every other domain" if single else "the target domain"
     trials = sorted({run.spec.trial_seed for run in group.runs})
     seeds = ", ".join(map(str, trials))
     number = len({run.spec.hparams_seed for run in group.runs})
-    _, means = SPREADS[group.spread]
-    spread = f"+/-: standard error over the {len(trials)} trials (seeds {seeds}), that is {means}."
+    kind = SPREADS[group.spread]
+    spread = f"+/-: {kind.name} over the {len(trials)} trials (seeds {seeds}), that is {kind.formula}."
     return [
         _scored(group) or f"Accuracy in percent on the {what} part of {whose}.",
         group.rule.sentence,

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ class Protocol:
     trials: int | None
     spread: str | None
     facts: Mapping[str, Any]  # {name of FIELDS and the like: its value}; "hparams": those that must agree
+    rules: Sequence[str] = ()  # of the row alone, where its paper has rows of several rules
 
     def differs(self, table: Table, row: Row) -> tuple[list[str], list[str], list[str]]:
         """(what differs, what either side leaves open, what is only remarked), in words."""
@@ -55,9 +56,13 @@ class Protocol:
             differing.append("the backbone is trained there, frozen here")
         return differing + self.other_hparams(row), unknown, remarked
 
+    def of_another_rule(self, rule: str) -> bool:
+        """Whether the row, unlike others of its paper, came about by another selection rule."""
+        return bool(self.rules) and rule not in self.rules
+
     def other_hparams(self, row: Row) -> list[str]:
         """The hyper-parameters that must agree and do not, in words."""
-        ours = json.loads(row.runs[0].hparams)
+        ours = json.loads(row.runs[0].hparams) | row.runs[0].spec.hparams  # a run that waits knows its spec
         return [
             f"{name} {value} there, {ours.get(name, 'unknown')} here"
             for name, value in self.facts.get("hparams", {}).items()
@@ -83,6 +88,7 @@ def protocol(folder: Path, stem: str, method: str, dataset: str, table: str) -> 
         facts.get("trials"),
         facts.get("spread"),
         facts,
+        own.get("selection", ()),
     )
 
 
@@ -117,14 +123,34 @@ def judge(
             for own, cell in zip(row.cells, theirs.cells, strict=True)
         ]
         average = _verdict(_over_columns(row), theirs.average, known, bool(differing))
+        validation = _verdict(row.validation, theirs.validation, known, bool(differing))
         label = f"  {row.label}: verdict"
-        rows.append(Row(label, cells, theirs.source, average, verdict_on=row.label))
+        rows.append(Row(label, cells, theirs.source, average, verdict_on=row.label, validation=validation))
         told = [f"not comparable: {', '.join(differing)}"] if differing else []
         told += [f"not known: {', '.join(unknown)}"] if unknown else []
         told += remarked
         pair = row.label if row.label == known.method else f"{row.label} with {known.method}"
         notes.append((pair, "; ".join(told) or "same protocol"))
     return rows, notes
+
+
+def order(pairs: Iterable[tuple[Row, Row]], source: str) -> list[str]:
+    """A sentence on whether (ours, published) rank the methods alike; none for fewer than three."""
+    from scipy.stats import spearmanr
+
+    scored = [(a, b) for ours, theirs in pairs if (a := _score(ours)) is not None and (b := _score(theirs))]
+    if len(scored) < 3:
+        return []
+    rho = spearmanr(*zip(*scored, strict=True)).statistic
+    return [f"order of {len(scored)} rows: Spearman's rank correlation with {source} is {rho:.2f}"]
+
+
+def _score(row: Row) -> float | None:
+    """The average, or the mean of the cells where a paper prints none."""
+    if row.average.mean is not None:
+        return row.average.mean
+    means = [cell.mean for cell in row.cells]
+    return sum(means) / len(means) if means and None not in means else None  # type: ignore[arg-type]
 
 
 def _same_method(row: Row, known: Protocol) -> bool:

@@ -6,7 +6,7 @@ are the paper's construction: six on a sphere around their mean, four on vertice
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -64,6 +64,7 @@ class ClassColours(Dataset):
     """
 
     domains = ("train", "validation", "test")
+    columns: ClassVar[Mapping[str, str]] = {"validation": "Validation", "test": "Test"}
     validation = "validation"
     sampling = "epochs"
     num_classes = 10

@@ -12,5 +12,7 @@ class MNIST_MP(ClassColours):
     size is the one that its network needs, the range that of its decoder's tanh.
     """
 
+    published_as = "MNIST-MP"
+
     def test_colours(self, labels: np.ndarray) -> np.ndarray:
         return np.full_like(labels, len(PALETTE))
