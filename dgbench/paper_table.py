@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = sweep.main(command)
     if not all_waiting(folder, runs):
         print(flush=True)
-        collect_results.main(["--input_dir", str(folder), "--cost", "--published"])
+        collect_results.main(
+            ["--input_dir", str(folder), "--cost", "--published", *sweep.table_flags(args.name)]
+        )
     if missing := _missing(folder, runs):
         done = len(runs) - len(missing)
         print(f"\n{done} of {len(runs)} runs are done. To go on, run the same command again.")

@@ -2,6 +2,7 @@
 
 Writes the plan (sweep.json), every record in one file (records.jsonl.gz), the table (table.md) and what it
 took (README.md). ``dgbench.collect_results --input_dir results/NAME`` prints the table from these records.
+Flags that are not named here are the table's: ``--selection last``, ``--published`` ...
 """
 
 import gzip
@@ -11,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import collect_results, files, flags, records
-from .collect import rules
 from .errors import UsageError, exit_on_usage_error
 from .plan import PLAN, read_plan
 from .spec import RunSpec
 from .status import states
 
 
-def publish(folder: Path, to: Path, command: str, note: str = "", selection: str = rules.DEFAULT) -> None:
+def publish(folder: Path, to: Path, command: str, note: str = "", table: Sequence[str] = ()) -> None:
     """Write the four files; ``UsageError`` while a run of the sweep is not done."""
     plan = read_plan(folder)
     missing = [name for name, state in states(folder, plan).items() if state != "done"]
@@ -28,13 +28,12 @@ def publish(folder: Path, to: Path, command: str, note: str = "", selection: str
         )
     lines = [line for spec in plan for line in _lines(folder / spec.run_id())]
     to.mkdir(parents=True, exist_ok=True)
+    printed = ["--format", "markdown", "--output", str(to / "table.md")]
+    collect_results.main(["--input_dir", str(folder), *table, *printed])  # first: a bad flag ends it here
     shutil.copyfile(folder / PLAN, to / PLAN)
     packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
     files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
-    flags_ = [] if selection == rules.DEFAULT else ["--selection", selection]
-    table = ["--input_dir", str(to), *flags_, "--format", "markdown", "--output", str(to / "table.md")]
-    collect_results.main(table)
-    files.replace_text(to / "README.md", _about(to, plan, lines, command, " ".join(flags_), note))
+    files.replace_text(to / "README.md", _about(to, plan, lines, command, " ".join(table), note))
 
 
 def _lines(folder: Path) -> list[str]:
@@ -65,12 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input_dir", type=Path, required=True, help="a finished sweep's folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="a folder of results/")
     parser.add_argument("--command", required=True, help="the command that made the sweep")
-    parser.add_argument(
-        "--selection", default=rules.DEFAULT, help="of the table, as dgbench.collect_results has it"
-    )
     parser.add_argument("--note", default="", help="what a reader must know: the machine, the protocol")
-    args = parser.parse_args(argv)
-    publish(args.input_dir, args.output_dir, args.command, args.note, args.selection)
+    args, table = parser.parse_known_args(argv)
+    publish(args.input_dir, args.output_dir, args.command, args.note, table)
     return 0
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import flags, registry, status
@@ -96,6 +97,15 @@ def _roles(
 
 def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
     """The runs of a file in ``sweeps/`` (by name) or of any Python file (by path)."""
+    return [spec.resolved(data_dir) for spec in _module(name).runs(data_dir)]
+
+
+def table_flags(name: str) -> list[str]:
+    """How the file's table is printed: its ``TABLE``, flags of ``dgbench.collect_results``."""
+    return [*getattr(_module(name), "TABLE", ())]
+
+
+def _module(name: str) -> ModuleType:
     path = Path(name) if name.endswith(".py") else SWEEPS / f"{name}.py"
     if not path.is_file():
         raise unknown("sweep", name, names())
@@ -107,7 +117,7 @@ def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
         module_spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent))
-    return [spec.resolved(data_dir) for spec in module.runs(data_dir)]
+    return module
 
 
 def names() -> list[str]:

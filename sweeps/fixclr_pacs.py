@@ -18,6 +18,8 @@ from _few_labels import fixclr_on_images
 
 from dgbench.spec import RunSpec
 
+TABLE = ("--selection", "last")
+
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
     return fixclr_on_images("PACS", data_dir, steps=3160)

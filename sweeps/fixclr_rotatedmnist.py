@@ -15,6 +15,8 @@ from _few_labels import fixclr
 
 from dgbench.spec import RunSpec
 
+TABLE = ("--selection", "last")
+
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
     return fixclr(

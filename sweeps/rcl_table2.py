@@ -19,6 +19,7 @@ METHODS = (
 )
 MARGINS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.0)
 TRIALS = 10
+TABLE = ("--validation", "--spread", "deviation")
 
 
 def runs(data_dir: Path | None) -> list[RunSpec]:

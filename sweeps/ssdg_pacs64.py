@@ -14,6 +14,8 @@ from _few_labels import small_table
 
 from dgbench.spec import RunSpec
 
+TABLE = ("--selection", "last")
+
 
 def runs(data_dir: Path | None) -> list[RunSpec]:
     return small_table(

@@ -7,6 +7,8 @@ SWEEP = '''"""A small table: ERM on rotated digits, two targets."""
 
 from dgbench.sweep import grid
 
+TABLE = ("--selection", "last")
+
 
 def runs(data_dir):
     return grid(["ERM"], ["RotatedDigits"], n_trials=1, envs=["0", "75"], steps=2, checkpoint_freq=1)
@@ -25,6 +27,7 @@ def test_a_table_from_nothing_and_again(table, capsys):
     assert out.startswith("A small table: ERM on rotated digits, two targets.\n\nwaiting")
     assert "2 runs, 2 to do: about" in out
     assert "-------- Dataset: RotatedDigits" in out
+    assert "selection: last checkpoint" in out
     assert "Hours" in out
     assert "To go on" not in out
     assert paper_table.main([*table, "--device", "cpu"]) == 0

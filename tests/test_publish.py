@@ -46,6 +46,10 @@ def test_what_is_published_prints_the_table_of_the_sweep(
 def test_a_sweep_that_is_not_done_is_not_published(tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
     launch(out, "ColoredDigits")
+    with pytest.raises(UsageError, match="unrecognized arguments: --tabel"):
+        publish.main(["--input_dir", str(out), "--output_dir", str(kept), "--command", "x", "--tabel"])
+    assert not list(kept.iterdir())
+    kept.rmdir()
     next(out.glob("*/done")).unlink()
     with pytest.raises(UsageError, match="1 of 3 runs that are not done"):
         publish.main(["--input_dir", str(out), "--output_dir", str(kept), "--command", "x"])
