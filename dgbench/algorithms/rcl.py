@@ -1,16 +1,16 @@
 """RCL: Encouraging Intra-Class Diversity through a Reverse Contrastive Loss (Duboudin et al., ICCVW 2021).
 
 arXiv 2106.07916, Eq. 1-2 and Algorithm 1.
-Objective as coded, with the last feature map f (N, D) flattened, h = (f - min f) / (max f - min f), extremes
-over the batch and all dimensions, p(i) and n(i) the nearest other row of the class of row i and the nearest
+Objective as coded, with the last feature map f (N, D) flattened, h = (f - min f) / (max f - min f), extremes of
+each dimension over the batch, p(i) and n(i) the nearest other row of the class of row i and the nearest
 row of another class by d(i, j) = |h_i - h_j|_1, p(i) without a gradient, m = rcl_margin, 0 for infinity:
 
     L = 1/N sum_i CE(o_i, y_i) - rcl_weight 1/N sum_i [ d(i, p(i)) < m d(i, n(i)) ] d(i, p(i))
 
 A row without p(i) adds 0; without n(i), it is active. Ties go to the lowest index.
 Source: the paper; its authors published no code.
-Differs from the paper: nothing known. Left open there, and options here: extremes over all dimensions or per
-dimension (rcl_rescale), the L1 distance as the sum or the mean over the D dimensions (rcl_distance), gradient
+Differs from the paper: nothing known. Left open there, and options here: extremes per dimension or over all
+dimensions (rcl_rescale), the L1 distance as the sum or the mean over the D dimensions (rcl_distance), gradient
 through the extremes or not (rcl_through_range). Algorithm 1 makes every row an anchor, the text draws them.
 """
 
@@ -30,7 +30,7 @@ class RCL(Algorithm):
     hparams = {
         "rcl_weight": (1.0, Choice((0.001, 0.01, 0.1, 1.0, 5.0, 10.0))),
         "rcl_margin": (0.0, Choice((0.0, 0.2, 0.4, 0.6, 0.8, 0.9))),
-        "rcl_rescale": ("scalar", Option(RESCALES)),
+        "rcl_rescale": ("per_dimension", Option(RESCALES)),
         "rcl_distance": ("sum", Option(DISTANCES)),
         "rcl_through_range": (True, None),
     }
