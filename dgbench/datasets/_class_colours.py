@@ -60,7 +60,7 @@ class ClassColours(Dataset):
     """Training and validation digits have the colour of their class; test digits are the validation digits
     in another colour, which ``test_colours`` chooses.
 
-    MNIST's 60,000 training and 10,000 test images, in [0, 1]; 10 epochs, evaluated after each.
+    MNIST's 60,000 training and 10,000 test images, in [-1, 1]; 10 epochs, evaluated after each.
     """
 
     domains = ("train", "validation", "test")
@@ -69,6 +69,7 @@ class ClassColours(Dataset):
     sampling = "epochs"
     num_classes = 10
     input_shape = (3, 28, 28)
+    mean_std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     steps = updates(epochs=10, images=60_000, batch_size=128)
     checkpoint_freq = updates(epochs=1, images=60_000, batch_size=128) - 1
     backbone = "two_conv"
