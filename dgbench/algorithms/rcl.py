@@ -12,8 +12,9 @@ Source: the paper; its authors published no code.
 Differs from the paper: nothing known. Left open there, and options here: extremes per dimension or over all
 dimensions (rcl_rescale), the L1 distance as the sum or the mean over the dimensions (rcl_distance), gradient
 through the extremes or not (rcl_through_range). Algorithm 1 makes every row an anchor, the text draws them.
-Tried on MNIST_MP, one trial (the paper's test accuracy with m = 0.2, 0.4: 12.5, 19.9): over all dimensions
-29.3 and 43.9; per dimension, after half of the updates, 21.2 with m = 0.2.
+Tried on MNIST_MP, one trial (the paper's test accuracy with m = 0.2 and infinity: 12.5, 89.9, there with 96.0
+of validation): over all dimensions 29.3, and 79 with 98.9 of validation after 4 of 10 epochs; per dimension
+20.9, and 90.4 with 96.1.
 """
 
 import math
