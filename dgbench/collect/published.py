@@ -3,7 +3,6 @@
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +26,15 @@ def add(tables: Iterable[Table], folder: Path = FOLDER) -> None:
             )
             continue
         ours = list(table.rows)
+        by_label = {row.label: row for row in ours}
         for path in sorted(folder.glob("*.csv")):
             published = _rows(path, table)
             compared: dict[str, list[str]] = {}  # {protocol in words: the pairs of rows}
             pairs: dict[str, tuple[Row, Row]] = {}  # {our label: the rows}
             for row, known in published:
                 rows, notes = verdicts.judge(table, ours, row, known)
-                judged = {verdict.verdict_on for verdict in rows}
-                pairs = {own.label: (own, row) for own in ours if own.label in judged} | pairs
+                for verdict in rows:
+                    pairs.setdefault(verdict.verdict_on, (by_label[verdict.verdict_on], row))
                 table.rows += [row, *rows]
                 for pair, told in notes:
                     compared.setdefault(told, []).append(pair)
@@ -86,8 +86,8 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, verdicts.Protocol]]:
         average = found.get("Avg", Cell()) if same else Cell()
         if any(cell.printed for cell in (*theirs, average)):
             source = _short(key.paper)
-            row = Row(f"{key.method}, published ({source})", theirs, source, average)
-            row = replace(row, validation=found.get(VALIDATION, Cell()))
+            label, validation = f"{key.method}, published ({source})", found.get(VALIDATION, Cell())
+            row = Row(label, theirs, source, average, validation=validation)
             known = verdicts.protocol(path.parent, path.stem, key.method, table.dataset, key.table)
             if not known.of_another_rule(table.rule.name):
                 rows.append((row, known))
