@@ -6,7 +6,7 @@ from literal_runs import record, spec, write, write_simple
 
 from dgbench.collect import comparison, published, stats, verdicts
 from dgbench.collect.load import load
-from dgbench.collect.rules import RULES
+from dgbench.collect.rules import RULES, early_stopping
 from dgbench.collect.tables import build
 from dgbench.spec import RunSpec
 
@@ -130,15 +130,15 @@ def test_other_averaging_is_not_compared_at_all(sweep, tmp_path):
 
 
 MISSING_PATTERNS = """paper,table,task,dataset,method,column,metric,value,spread
-"RCL (A et al., B 2021)",table2,single_source,Digits_MP,ERM,Validation,accuracy,90.0,1.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,ERM,Validation,accuracy,96.0,1.0
 "RCL (A et al., B 2021)",table2,single_source,Digits_MP,ERM,Test,accuracy,20.0,2.0
-"RCL (A et al., B 2021)",table2,single_source,Digits_MP,SD (early),Test,accuracy,99.0,1.0
+"RCL (A et al., B 2021)",table2,single_source,Digits_MP,SD (early),Test,accuracy,5.0,1.0
 "RCL (A et al., B 2021)",table2,single_source,Digits_MP,SD,Test,accuracy,40.0,2.0
 "RCL (A et al., B 2021)",table2,single_source,Digits_MP,RSC,Test,accuracy,30.0,2.0
 """
 
 
-def missing_patterns(folder, scores, rule="training_domain_validation"):
+def missing_patterns(folder, scores, rule=RULES["training_domain_validation"]):
     """The table of {method: test accuracies of three trials}, beside ``MISSING_PATTERNS``."""
     for method, tests in scores.items():
         for trial, test in enumerate(tests):
@@ -146,7 +146,7 @@ def missing_patterns(folder, scores, rule="training_domain_validation"):
                 "Digits_MP", method, task="single_source", source_envs=("train",), trial_seed=trial, steps=2
             )
             parts = {"validation": ["validation/all"], "test": ["test/all"], "oracle": []}
-            line = record(run, 1, {"validation/all": 0.9 + trial / 100, "test/all": test})
+            line = record(run, 1, {"validation/all": 0.96 + trial / 100, "test/all": test})
             write(folder / "runs", run, [line | {"parts": parts}])
     (folder / "rcl.csv").write_text(MISSING_PATTERNS)
     facts = {"trials": 10, "spread": "deviation", "selection": ["training_domain_validation"]}
@@ -154,7 +154,7 @@ def missing_patterns(folder, scores, rule="training_domain_validation"):
     (folder / "protocols.json").write_text(json.dumps({"rcl": {"facts": facts, "methods": methods}}))
     verdicts._read.cache_clear()
     published._read.cache_clear()
-    (table,) = build(load(folder / "runs"), RULES[rule], spread="deviation")
+    (table,) = build(load(folder / "runs"), rule, spread="deviation")
     published.add([table], folder)
     comparison.add_validation([table])
     return table
@@ -164,10 +164,10 @@ def test_a_table_with_validation_and_test_beside_the_published_one(tmp_path):
     table = missing_patterns(tmp_path, {"ERM": (0.19, 0.20, 0.21)})
     assert table.columns == ["Test"] and "part of the target domain" in table.caption[0]
     ours, theirs, verdict = table.rows[:3]
-    assert (str(ours.cells[0]), ours.extra) == ("20.0 +/- 1.0", {"Validation": "91.0 +/- 1.0"})
-    assert (str(theirs.cells[0]), theirs.extra) == ("20.0 +/- 2.0", {"Validation": "90.0 +/- 1.0"})
+    assert (str(ours.cells[0]), ours.extra) == ("20.0 +/- 1.0", {"Validation": "97.0 +/- 1.0"})
+    assert (str(theirs.cells[0]), theirs.extra) == ("20.0 +/- 2.0", {"Validation": "96.0 +/- 1.0"})
     assert str(verdict.cells[0]).startswith("consistent")
-    p = stats.against_published([90, 91, 92], 90.0, 1.0, 10, "deviation")
+    p = stats.against_published([96, 97, 98], 96.0, 1.0, 10, "deviation")
     assert verdict.extra == {"Validation": f"consistent (p {p:.2g})"}
     assert not any("rank correlation" in note for note in table.published)  # of one row
 
@@ -177,6 +177,13 @@ def test_the_order_of_the_rows_is_compared(tmp_path, scores, rho):
     found = {name: (score,) * 3 for name, score in zip(("ERM", "SD", "RSC"), scores, strict=True)}
     table = missing_patterns(tmp_path, found)
     assert f"order of 3 rows: Spearman's rank correlation with RCL, B 2021 is {rho}" in table.published
+
+
+def test_the_order_takes_the_rows_of_the_tables_rule(tmp_path):
+    found = {"ERM": (0.3,), "SD": (0.2,), "RSC": (0.5,)}
+    # SD is 5 there by this rule; 40 by best validation
+    table = missing_patterns(tmp_path, found, rule=early_stopping(0.95))
+    assert "order of 3 rows: Spearman's rank correlation with RCL, B 2021 is 1.00" in table.published
 
 
 def test_a_row_of_another_rule_is_not_shown(tmp_path):
@@ -211,7 +218,7 @@ def test_the_average_is_tested_over_trials(sweep, tmp_path):
 
 def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
     table = table_of(sweep, tmp_path, rule="oracle")
-    assert [row.label.split(",")[0] for row in table.rows if row.source] == ["PCL", "  ERM: verdict", "Cheat"]
+    assert [row.label.split(",")[0] for row in table.rows if row.source] == ["Cheat", "PCL", "  ERM: verdict"]
 
 
 def test_no_published_numbers_is_told(sweep, tmp_path):

@@ -12,7 +12,6 @@ from ..errors import UsageError
 from . import verdicts
 from .comparison import VALIDATION
 from .formats import Cell, Row, Table
-from .rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 
@@ -61,7 +60,10 @@ class _Key(NamedTuple):
 
 
 def _rows(path: Path, table: Table) -> list[tuple[Row, verdicts.Protocol]]:
-    """The rows of a file that have one of our columns and are not of another selection rule."""
+    """The rows of a file that have one of our columns and are not of another selection rule.
+
+    Those of the table's rule alone come first: where a paper has rows of several, ours are paired with them.
+    """
     cells: dict[_Key, dict[str, Cell]] = {}
     metric = table.settings.get("metric", "accuracy")
     dataset, headings = _names(table.dataset)
@@ -69,9 +71,8 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, verdicts.Protocol]]:
     backbone = table.settings.get("backbone")
     for line in _read(path):
         about = (line["dataset"], line["task"], line["metric"])
-        other_rule = line["table"] in RULES and line["table"] != table.rule.name
         other_backbone = averages.get(line["column"], backbone) != backbone
-        if about == (dataset, table.task, metric) and not other_rule and not other_backbone:
+        if about == (dataset, table.task, metric) and not other_backbone:
             key = _Key(line["paper"], line["table"], line["method"])
             column = ">".join(headings.get(side.lower(), side) for side in line["column"].split(">"))
             column = "Avg" if line["column"] in averages else column
@@ -91,7 +92,7 @@ def _rows(path: Path, table: Table) -> list[tuple[Row, verdicts.Protocol]]:
             known = verdicts.protocol(path.parent, path.stem, key.method, table.dataset, key.table)
             if not known.of_another_rule(table.rule.name):
                 rows.append((row, known))
-    return rows
+    return sorted(rows, key=lambda pair: not pair[1].rules)
 
 
 def _names(dataset: str) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import stats
 from .formats import Cell, Row, Table
+from .rules import RULES
 
 FIELDS = ("steps", "backbone", "pretrained", "freeze_bn", "draws", "selection")
 """What must agree. Methods and averaging are matched before: they decide which rows are compared."""
@@ -32,7 +33,7 @@ class Protocol:
     trials: int | None
     spread: str | None
     facts: Mapping[str, Any]  # {name of FIELDS and the like: its value}; "hparams": those that must agree
-    rules: Sequence[str] = ()  # of the row alone, where its paper has rows of several rules
+    rules: Sequence[str] = ()  # of the row alone, where its paper has rows of several
 
     def differs(self, table: Table, row: Row) -> tuple[list[str], list[str], list[str]]:
         """(what differs, what either side leaves open, what is only remarked), in words."""
@@ -88,7 +89,7 @@ def protocol(folder: Path, stem: str, method: str, dataset: str, table: str) -> 
         facts.get("trials"),
         facts.get("spread"),
         facts,
-        own.get("selection", ()),
+        own.get("selection", [table] if table in RULES else []),
     )
 
 
