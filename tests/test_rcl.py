@@ -137,7 +137,13 @@ def test_rcl_by_loop(
     )
     f, model = cut(algorithm, batch.x)
     flat = f.reshape(len(f), -1)
-    low, high = (flat.min(), flat.max()) if rescale == "scalar" else (flat.min(0)[0], flat.max(0)[0])
+    if rescale == "scalar":
+        low, high = flat.min(), flat.max()
+    elif rescale == "per_channel":
+        each = f.transpose(0, 1).flatten(1)  # (C, all rows and positions)
+        low, high = (extreme.repeat_interleave(f[0, 0].numel()) for extreme in (each.amin(1), each.amax(1)))
+    else:
+        low, high = flat.min(0)[0], flat.max(0)[0]
     if not through:
         low, high = low.detach(), high.detach()
     h = (flat - low) / torch.where(high > low, high - low, torch.ones_like(high))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .precision import full_precision
 
-RESCALES = ("scalar", "per_dimension")
+RESCALES = ("scalar", "per_channel", "per_dimension")
 DISTANCES = ("sum", "mean")
 
 
@@ -31,20 +31,20 @@ class Neighbours(NamedTuple):
 
 @full_precision
 def unit_range(features: Tensor, rescale: str = "scalar", through: bool = True) -> Tensor:
-    """(f - min f) / (max f - min f): (N, ...) -> (N, D) in [0, 1]; 0 where all of f is equal.
+    """(f - min f) / (max f - min f): (N, C, ...) -> (N, D) in [0, 1]; 0 where all of f is equal.
 
-    scalar: the extremes are those of the whole batch; per_dimension: of each column. through: whether the
-    gradient flows through the extremes.
+    scalar: the extremes are those of the whole batch; per_channel: of each of C, over rows and positions;
+    per_dimension: of each of the D, over rows. through: whether the gradient flows through the extremes.
     """
-    flat = features.flatten(1)
     if rescale == "per_dimension":
-        low, high = flat.min(0).values, flat.max(0).values  # the gradient goes to one of equals
+        low, high = features.min(0).values, features.max(0).values  # the gradient goes to one of equals
     else:
-        low, high = flat.min(), flat.max()  # the gradient is shared among equals
+        over = [d for d in range(features.dim()) if d != 1 or rescale == "scalar"]
+        low, high = features.amin(over, keepdim=True), features.amax(over, keepdim=True)  # shared among them
     if not through:
         low, high = low.detach(), high.detach()
     width = high - low
-    return (flat - low) / torch.where(width > 0, width, 1)
+    return ((features - low) / torch.where(width > 0, width, 1)).flatten(1)
 
 
 @full_precision
