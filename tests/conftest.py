@@ -1,11 +1,15 @@
 """Fixtures that several test files use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from literal_runs import SHARED
+from loopback import Server, serving
 
 from dgbench import registry
+from dgbench.sources import fetch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +26,24 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real images in {path}; set DGBENCH_DATA")
     return path
+
+
+@pytest.fixture(scope="session")
+def domainbed_sweep() -> Path:
+    """The records of a real sweep of DomainBed's, in $DGBENCH_SHARED."""
+    folder = SHARED / "domainbed_sweep"
+    if not folder.is_dir():
+        pytest.skip("no DomainBed sweep in DGBENCH_SHARED")
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A real server on loopback; downloads do not wait before they try again."""
+    monkeypatch.setattr(fetch, "WAIT", 0.0)
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

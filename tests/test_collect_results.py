@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 import pytest
-from literal_runs import SHARED, spec, write_simple
+from literal_runs import spec, write_simple
 
 from dgbench import collect_results
 from dgbench.errors import UsageError
@@ -99,9 +99,6 @@ def test_a_table_imports_no_torch(sweep):
     assert python("-c", code).stdout.endswith("False\n")
 
 
-def test_the_command_reads_a_domainbed_sweep(capsys):
-    folder = SHARED / "domainbed_sweep" / "runs"
-    if not folder.is_dir():
-        pytest.skip("no DomainBed sweep in DGBENCH_SHARED")
-    assert collect_results.main(["--input_dir", str(folder), "--published"]) == 0
+def test_the_command_reads_a_domainbed_sweep(domainbed_sweep, capsys):
+    assert collect_results.main(["--input_dir", str(domainbed_sweep / "runs"), "--published"]) == 0
     assert "98.0 +/- 0.2" in capsys.readouterr().out

@@ -1,20 +1,12 @@
 import re
 
 import pytest
-from literal_runs import SHARED, constant, record, spec, write, write_simple
+from literal_runs import constant, record, spec, write, write_simple
 
 from dgbench import collect_results
 from dgbench.collect import domainbed_format
 from dgbench.collect.load import load
 from dgbench.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def domainbed_sweep():
-    folder = SHARED / "domainbed_sweep"
-    if not folder.is_dir():
-        pytest.skip("no DomainBed sweep in DGBENCH_SHARED")
-    return folder
 
 
 def test_text_is_domainbeds_to_the_byte(domainbed_sweep, capsys):

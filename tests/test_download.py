@@ -11,17 +11,16 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Server, serving
+from loopback import Server
 from PIL import Image
 
 from dgbench import download
 from dgbench.errors import UsageError
-from dgbench.sources import convert, fetch, manifest, manual, recipes
+from dgbench.sources import convert, manifest, manual, recipes
 from dgbench.sources.source import Content, File, Recipe, Source
 
 CONTENT = Content(
@@ -62,14 +61,6 @@ def _tar(files: dict[str, bytes]) -> bytes:
 
 
 GOOD = _zip({f"kfold/{name}": data for name, data in IMAGES.items()})
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetch, "WAIT", 0.0)
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ import hashlib
 import random
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Server, serving
+from loopback import Server
 
 from dgbench.sources import fetch as module
 from dgbench.sources.fetch import FetchError, fetch
@@ -18,14 +17,6 @@ from dgbench.sources.source import File
 DATA = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 MD5 = hashlib.md5(DATA).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "WAIT", 0.0)
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as running:
-        yield running
 
 
 def _file(server: Server, **options: Any) -> File:

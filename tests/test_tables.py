@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from literal_runs import SHARED, constant, plan, record, spec, write, write_simple
+from literal_runs import constant, plan, record, spec, write, write_simple
 
 from dgbench.collect import formats, tables
 from dgbench.collect.load import load
@@ -347,14 +347,6 @@ def test_csv_has_a_line_per_cell(tmp_path):
     assert [row["column"] for row in rows] == ["art", "cartoon", "sketch", "Avg"]
     assert (rows[0]["mean"], rows[0]["error"], rows[0]["found"]) == ("55.0000", "3.5355", "2")
     assert (rows[3]["mean"], rows[3]["error"]) == ("65.0000", "")
-
-
-@pytest.fixture(scope="module")
-def domainbed_sweep():
-    folder = SHARED / "domainbed_sweep"
-    if not folder.is_dir():
-        pytest.skip("no DomainBed sweep in DGBENCH_SHARED")
-    return folder
 
 
 @pytest.mark.parametrize("rule", ["training_domain_validation", "leave_one_domain_out", "oracle"])
