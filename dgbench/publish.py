@@ -3,12 +3,13 @@
 Writes the plan (sweep.json), every record in one file (records.jsonl.gz), the table (table.md) and what it
 took (README.md). ``dgbench.collect_results --input_dir results/NAME`` prints the table from these records.
 Flags that are not named here are the table's: ``--selection last``, ``--published`` ...
+``--also NAME "FLAGS"`` prints one more table of the same records, NAME.md.
 """
 
 import gzip
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import collect_results, files, flags, records
@@ -17,9 +18,14 @@ from .plan import PLAN, read_plan
 from .spec import RunSpec
 from .status import states
 
+TABLE = "table"
+"""The first table's name."""
 
-def publish(folder: Path, to: Path, command: str, note: str = "", table: Sequence[str] = ()) -> None:
-    """Write the four files; ``UsageError`` while a run of the sweep is not done."""
+
+def publish(
+    folder: Path, to: Path, command: str, note: str = "", tables: Mapping[str, Sequence[str]] = {TABLE: ()}
+) -> None:
+    """Write the files, with tables {name: flags}; ``UsageError`` while a run of the sweep is not done."""
     plan = read_plan(folder)
     missing = [name for name, state in states(folder, plan).items() if state != "done"]
     if missing or not plan:
@@ -28,12 +34,13 @@ def publish(folder: Path, to: Path, command: str, note: str = "", table: Sequenc
         )
     lines = [line for spec in plan for line in _lines(folder / spec.run_id())]
     to.mkdir(parents=True, exist_ok=True)
-    printed = ["--format", "markdown", "--output", str(to / "table.md")]
-    collect_results.main(["--input_dir", str(folder), *table, *printed])  # first: a bad flag ends it here
+    for name, chosen in tables.items():  # first: a bad flag ends it here
+        printed = ["--format", "markdown", "--output", str(to / f"{name}.md")]
+        collect_results.main(["--input_dir", str(folder), *chosen, *printed])
     shutil.copyfile(folder / PLAN, to / PLAN)
     packed = gzip.compress("".join(lines).encode(), mtime=0)  # equal records, equal file
     files.replace(to / records.ARCHIVE, lambda file: file.write(packed))
-    files.replace_text(to / "README.md", _about(to, plan, lines, command, " ".join(table), note))
+    files.replace_text(to / "README.md", _about(to, plan, lines, command, note, tables))
 
 
 def _lines(folder: Path) -> list[str]:
@@ -41,21 +48,29 @@ def _lines(folder: Path) -> list[str]:
 
 
 def _about(
-    to: Path, plan: Sequence[RunSpec], lines: Sequence[str], command: str, flags_: str, note: str
+    to: Path,
+    plan: Sequence[RunSpec],
+    lines: Sequence[str],
+    command: str,
+    note: str,
+    tables: Mapping[str, Sequence[str]],
 ) -> str:
     read = [json.loads(line) for line in lines]
     data = " and ".join(sorted({spec.dataset for spec in plan}))
     hours = sum(map(records.seconds, read)) / 3600
     code = ", ".join(sorted({r["code"] for r in read}))
-    text = f"""# {to.name}
+    about = f"""# {to.name}
 
 `{command}`
 
 {len(plan)} runs on {data}, {len(read)} records, {hours:.1f} hours of training and evaluation summed over the
-runs, code {code}. Print the table:
-`python -m dgbench.collect_results --input_dir {f"results/{to.name} {flags_}".strip()}`
+runs, code {code}.
 """
-    return text + (f"\n{note}\n" if note else "") + "\n" + (to / "table.md").read_text(encoding="utf-8")
+    parts = [about, f"{note}\n"] if note else [about]
+    for name, chosen in tables.items():
+        printer = " ".join(("python -m dgbench.collect_results --input_dir", f"results/{to.name}", *chosen))
+        parts += [f"`{printer}` prints:\n", (to / f"{name}.md").read_text(encoding="utf-8")]
+    return "\n".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="a folder of results/")
     parser.add_argument("--command", required=True, help="the command that made the sweep")
     parser.add_argument("--note", default="", help="what a reader must know: the machine, the protocol")
+    parser.add_argument(
+        "--also", nargs=2, action="append", default=[], metavar=("NAME", "FLAGS"), help="one more table"
+    )
     args, table = parser.parse_known_args(argv)
-    publish(args.input_dir, args.output_dir, args.command, args.note, table)
+    tables = {TABLE: table, **{name: chosen.split() for name, chosen in args.also}}
+    publish(args.input_dir, args.output_dir, args.command, args.note, tables)
     return 0
 
 

@@ -1,5 +1,6 @@
 """A finished sweep, kept: its records alone print its table."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def test_what_is_published_prints_the_table_of_the_sweep(
     assert publish.main([*flags, "--selection", "last"]) == 0
     assert "results/two --selection last`" in (kept / "README.md").read_text()
     assert "selection: last checkpoint" in (kept / "table.md").read_text()
+    assert publish.main([*flags, "--also", "oracle", "--selection oracle"]) == 0
+    (also,) = (part for part in (kept / "README.md").read_text().split("`python")[1:] if "oracle`" in part)
+    assert also.endswith((kept / "oracle.md").read_text()) and "oracle" in also.split("prints:")[1]
+    (kept / "oracle.md").unlink()
     assert publish.main(flags) == 0
     before, files = table(out, capsys), {path.name: path.read_bytes() for path in kept.iterdir()}
     assert publish.main(flags) == 0
@@ -54,3 +59,21 @@ def test_a_sweep_that_is_not_done_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 of 3 runs that are not done"):
         publish.main(["--input_dir", str(out), "--output_dir", str(kept), "--command", "x"])
     assert not kept.exists()
+
+
+KEPT = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob("*/records.jsonl.gz"))
+
+
+@pytest.mark.skipif(not KEPT, reason="no results beside the tests")
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_the_kept_tables_are_those_of_their_records(folder: Path, tmp_path: Path) -> None:
+    told = (folder / "README.md").read_text()
+    commands = re.findall(r"`python -m dgbench.collect_results --input_dir results/\S+?(| .+?)`", told)
+    tables = [path.read_text() for path in sorted(folder.glob("*.md")) if path.name != "README.md"]
+    printed = []
+    for number, chosen in enumerate(commands):
+        to = tmp_path / f"{number}.md"
+        flags = ["--format", "markdown", "--output", str(to), *chosen.split()]
+        assert collect_results.main(["--input_dir", str(folder), *flags]) == 0
+        printed.append(to.read_text())
+    assert sorted(printed) == sorted(tables) and all(table in told for table in tables)
