@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import UsageError
 
-RATES = ("images/s",)
+RATES = ("images/s", "%")
 """Units of which more is better."""
 
 
