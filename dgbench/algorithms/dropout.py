@@ -8,7 +8,9 @@ p ~ U(0, dropout_max) for the whole update, and m_ic = 0 with probability p, els
 
 dropout_rescale False: m_ic is 1 instead of 1 / (1 - p).
 Source: the paper; its authors published no code.
-Differs from the paper: nothing known; whether it rescales by 1 / (1 - p) is left open there.
+Differs from the paper: nothing known; whether it rescales by 1 / (1 - p) is left open there. Tried on
+MNIST_MP, one trial, test accuracy of dropout and of dropout with orthogonality (31.9 and 42.7 there): with it
+41.2 and 45.0, without it 25.2 and 31.8.
 """
 
 import torch
