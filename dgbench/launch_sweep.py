@@ -12,7 +12,7 @@ from typing import Any
 from . import status
 from .errors import UsageError
 from .launchers import launches, slurm_preflight, squeue
-from .plan import plan
+from .plan import plan, read_plan
 from .spec import RunSpec
 from .status import states
 
@@ -26,6 +26,10 @@ def launch_sweep(args: Any, runs: Sequence[RunSpec]) -> int:
             _submit(args, runs, todo, queued)
         elif todo:
             _execute(args, runs, todo)
+        elif not {*map(RunSpec.run_id, runs)} <= {*map(RunSpec.run_id, read_plan(folder))}:
+            # all are done, and the plan was lost
+            with _writing(folder):
+                plan(folder, runs)
     except KeyboardInterrupt:
         jobs = "; jobs go on: see `status`, `cancel`" if slurm else ""
         print(f"\nstopped; the same command goes on with {folder}{jobs}")

@@ -158,6 +158,10 @@ def test_done_runs_are_skipped_and_a_failure_neither_stops_nor_hides(
     retry = ["retry", *flags(out, *extra)[1:]]
     done = subprocess.run([sys.executable, "-m", "dgbench.sweep", *retry], capture_output=True, text=True)
     assert done.returncode == 0 and "0 failed, 4 done" in done.stdout
+    planned = read_plan(out)
+    (out / "sweep.json").unlink()
+    assert sweep.main(flags(out, *extra)) == 0
+    assert read_plan(out) == planned, "a lost plan comes back with nothing left to do"
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*ERM*/*")}
 
 
