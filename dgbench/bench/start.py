@@ -20,13 +20,29 @@ if "PACS" in sys.argv:
 print((time.time() - float(sys.argv[1])) * 1000)
 """
 
-FIRST_UPDATE = """
+# proportional set size: pages that processes share are counted once
+MEMORY = """
+import re, sys
+def memory():
+    with open("/proc/self/smaps_rollup") as file:
+        return int(re.search(r"^Pss: +([0-9]+) kB", file.read(), re.MULTILINE)[1]) / 1024
+"""
+
+MEMORY_OF_IMPORTS = (
+    MEMORY
+    + """
+import dgbench.train, torch._dynamo, torchvision
+print(memory())
+"""
+)
+
+AT_FIRST_UPDATE = """
 import sys, time, tempfile
 from dgbench import train
 from dgbench.algorithm import Algorithm
 def first(self, batch):
     self.optims
-    print((time.time() - float(sys.argv[1])) * 1000, flush=True)
+    print({figure}, flush=True)
     raise KeyboardInterrupt
 Algorithm.update = first
 try:
@@ -34,6 +50,8 @@ try:
 except KeyboardInterrupt:
     pass
 """
+FIRST_UPDATE = AT_FIRST_UPDATE.format(figure="(time.time() - float(sys.argv[1])) * 1000")
+MEMORY_AT_FIRST_UPDATE = MEMORY + AT_FIRST_UPDATE.format(figure="memory()")
 
 WHOLE_RUN = """
 import sys, tempfile, contextlib, io, torch
@@ -75,13 +93,19 @@ def start(turns: int) -> list[Ratio]:
 
 
 def memory(turns: int) -> list[Ratio]:
-    """Most memory of a run with evaluations / of three updates of its model alone.
+    """At the first update / after imports; and most of a run with evaluations / of its model's updates alone.
 
     A run keeps what it has freed (``machine.prepare``): its peak is larger, its steps are faster.
     """
-    flags = [*PACS.split(), "--data_dir", str(data_dir()), "--cache", "disk"]
-    name = "memory of a run / of its model, PACS, ResNet-18, 3 x 32, 224 px"
-    return [paired(name, process(WHOLE_RUN, flags), process(MODEL_ALONE), 1, "MiB")]
+    flags, name = [*PACS.split(), "--data_dir", str(data_dir())], "PACS, ResNet-18, 3 x 32, 224 px"
+    first, whole = process(MEMORY_AT_FIRST_UPDATE, flags), process(WHOLE_RUN, [*flags, "--cache", "disk"])
+    at_first = paired(
+        f"memory at the first update / of imports, {name}", first, process(MEMORY_OF_IMPORTS), 1, "MiB"
+    )
+    return [
+        at_first,
+        paired(f"memory of a run / of its model, {name}", whole, process(MODEL_ALONE), 1, "MiB"),
+    ]
 
 
 def process(script: str, flags: list[str] | None = None) -> Callable[[], float]:
