@@ -5,7 +5,7 @@ m = 0.2, 0.4, 0.6, 0.8, 0.9 and infinity (rcl_margin 0), and ERM on MNIST. The t
 @95" are those runs of Jigsaw, SD and RCL m = 0.9 under --selection early_stopping --threshold 0.95.
 The paper's protocol: its network, SGD, batches of 128, Nesterov momentum 0.9, learning rate 1e-3, weight
 decay 1e-5, 10 epochs, validated after each, best validation; +/- there is the standard deviation.
-Cost: 150 runs of 600,000 images; on one core some 15 minutes each in float32 and half of that in bf16.
+Cost: 150 runs of 600,000 images; on one core some 10 minutes each in bf16 and twice that in float32.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """RCL's Table 2 in an afternoon: the runs of rcl_table2, each row once, five rows thrice.
 
 Thrice: ERM, SD, and RCL with m = 0.2, 0.9 and infinity (rcl_margin 0). No run is shorter than there.
-Cost: 25 runs, some 3.5 hours of one core in bf16 (--precision bf16).
+Cost: 25 runs, 4.5 hours of one core in bf16 (--precision bf16).
 """
 
 from pathlib import Path
