@@ -11,30 +11,25 @@ from .ratio import Ratio, paired
 PACS = "--dataset PACS --algorithm ERM --test_envs photo --backbone resnet18 --pretrained none --steps 3"
 DIGITS = "--dataset RotatedDigits --algorithm ERM --test_envs 0 --steps 3"
 
-# torch imports its compiler with the first optimizer, and torchvision does
-IMPORTS = """
-import sys, time
-import dgbench.train, torch._dynamo
-if "PACS" in sys.argv:
-    import torchvision
-print((time.time() - float(sys.argv[1])) * 1000)
-"""
-
+MILLISECONDS = "(time.time() - float(sys.argv[1])) * 1000"
 # proportional set size: pages that processes share are counted once
 MEMORY = """
-import re, sys
+import re
 def memory():
     with open("/proc/self/smaps_rollup") as file:
         return int(re.search(r"^Pss: +([0-9]+) kB", file.read(), re.MULTILINE)[1]) / 1024
 """
 
-MEMORY_OF_IMPORTS = (
-    MEMORY
-    + """
-import dgbench.train, torch._dynamo, torchvision
-print(memory())
+# torch imports its compiler with the first optimizer, and torchvision does
+AFTER_IMPORTS = """
+import sys, time
+import dgbench.train, torch._dynamo
+if "PACS" in sys.argv:
+    import torchvision
+print({figure})
 """
-)
+IMPORTS = AFTER_IMPORTS.format(figure=MILLISECONDS)
+MEMORY_OF_IMPORTS = MEMORY + AFTER_IMPORTS.format(figure="memory()")
 
 AT_FIRST_UPDATE = """
 import sys, time, tempfile
@@ -50,7 +45,7 @@ try:
 except KeyboardInterrupt:
     pass
 """
-FIRST_UPDATE = AT_FIRST_UPDATE.format(figure="(time.time() - float(sys.argv[1])) * 1000")
+FIRST_UPDATE = AT_FIRST_UPDATE.format(figure=MILLISECONDS)
 MEMORY_AT_FIRST_UPDATE = MEMORY + AT_FIRST_UPDATE.format(figure="memory()")
 
 WHOLE_RUN = """
@@ -100,7 +95,7 @@ def memory(turns: int) -> list[Ratio]:
     flags, name = [*PACS.split(), "--data_dir", str(data_dir())], "PACS, ResNet-18, 3 x 32, 224 px"
     first, whole = process(MEMORY_AT_FIRST_UPDATE, flags), process(WHOLE_RUN, [*flags, "--cache", "disk"])
     at_first = paired(
-        f"memory at the first update / of imports, {name}", first, process(MEMORY_OF_IMPORTS), 1, "MiB"
+        f"memory at the first update / of imports, {name}", first, process(MEMORY_OF_IMPORTS, flags), 1, "MiB"
     )
     return [
         at_first,
