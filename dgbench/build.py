@@ -14,7 +14,7 @@ from .algorithm import Algorithm, Problem
 from .dataset import Dataset
 from .errors import UsageError
 from .loaders import Loader
-from .machine import Machine, code_version, prepare
+from .machine import Machine, code_version, place, prepare
 from .spec import RunSpec
 from .stream import Draw
 from .tasks import Split
@@ -116,7 +116,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     if spec.pretrained != "none" and not weights:
         weights = features.weights_hash(algorithm.featurizer)  # before they train
     head = _head(spec, hp, split, weights)
-    algorithm.to(device).to(memory_format=torch.channels_last)
+    place(algorithm, device)
     algorithm.train()
     if spec.compile:
         algorithm.featurizer.compile()

@@ -20,6 +20,7 @@ from . import files, image_cache, networks
 from .algorithm import Problem
 from .dataset import Domain
 from .loaders import Loader
+from .machine import place
 from .stream import Draw
 from .tasks import Pool, Split
 
@@ -77,7 +78,8 @@ class Source:
     def _computed(self, domain: Domain, device: torch.device) -> np.ndarray:
         """(n, F) float32."""
         loader = Loader(Draw((), 1, ["none"]), 0, self.shape[-1], self.mean_std, device)
-        network = _network(self)[0].to(device).to(memory_format=torch.channels_last)
+        network = _network(self)[0]
+        place(network, device)
         images = loader.images(Pool(domain, 0, np.arange(len(domain)), None))
         with torch.inference_mode():
             return np.concatenate([network(x).float().cpu().numpy() for x in images])

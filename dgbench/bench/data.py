@@ -11,7 +11,7 @@ from torchvision.datasets import ImageFolder
 
 from ..datasets.pacs import PACS
 from ..loaders import Loader
-from ..machine import Machine, prepare
+from ..machine import Machine, keep_freed_memory, prepare
 from ..stream import Draw
 from ..tasks import Pool
 from ..views import IMAGENET_MEAN, IMAGENET_STD
@@ -76,6 +76,7 @@ def _ours(workers: int) -> Iterator[torch.Tensor]:
 
 def _loader(workers: int) -> tuple[Loader, Pool]:
     device = prepare(Machine(device="cpu"))
+    keep_freed_memory()
     (domain,) = PACS(data_dir(), image_size=SIZE).load([DOMAIN])
     pool = Pool(domain, 0, torch.randperm(len(domain)).numpy(), domain.labels)
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)

@@ -12,12 +12,12 @@ PACS = "--dataset PACS --algorithm ERM --test_envs photo --backbone resnet18 --p
 DIGITS = "--dataset RotatedDigits --algorithm ERM --test_envs 0 --steps 3"
 
 MILLISECONDS = "(time.time() - float(sys.argv[1])) * 1000"
-# proportional set size: pages that processes share are counted once
+# a run is one process: pages of libraries count whole, whoever else has them open
 MEMORY = """
 import re
 def memory():
-    with open("/proc/self/smaps_rollup") as file:
-        return int(re.search(r"^Pss: +([0-9]+) kB", file.read(), re.MULTILINE)[1]) / 1024
+    with open("/proc/self/status") as file:
+        return int(re.search(r"^VmRSS:\\s+([0-9]+) kB", file.read(), re.MULTILINE)[1]) / 1024
 """
 
 # torch imports its compiler with the first optimizer, and torchvision does
@@ -90,7 +90,7 @@ def start(turns: int) -> list[Ratio]:
 def memory(turns: int) -> list[Ratio]:
     """At the first update / after imports; and most of a run with evaluations / of its model's updates alone.
 
-    A run keeps what it has freed (``machine.prepare``): its peak is larger, its steps are faster.
+    A run keeps what it has freed (``machine.place``): its peak is larger, its steps are faster.
     """
     flags, name = [*PACS.split(), "--data_dir", str(data_dir())], "PACS, ResNet-18, 3 x 32, 224 px"
     first, whole = process(MEMORY_AT_FIRST_UPDATE, flags), process(WHOLE_RUN, [*flags, "--cache", "disk"])
