@@ -2,8 +2,8 @@
 
 A run with frozen features trains everything behind the backbone on its features in the evaluation view; no
 image is decoded, augmented or passed through the backbone again. The features of a domain lie beside the
-decoded images (``image_cache``), named by what they depend on: the domain's content, the backbone, its
-weights, the size. Random weights are drawn from seed 0, so that all runs share them.
+decoded images (``image_cache``), named by what they depend on: the images, the backbone, its weights, the
+size. Random weights are drawn from seed 0, so that all runs share them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from .machine import place
 from .stream import Draw
 from .tasks import Pool, Split
 
-VERSION = 1  # raised when the features of the same backbone change
+VERSION = 2  # raised when the features of the same backbone change
 IN_MEMORY = 2**28
 """Bytes of a domain's features up to which they are read into memory; more are mapped."""
 
@@ -71,7 +71,7 @@ class Source:
         return replace(domain, images=features[:, None, None, :], sizes=None)
 
     def _path(self, domain: Domain) -> Path:
-        told = (VERSION, domain.fingerprint, self, self.weights)
+        told = (VERSION, _content(domain), self, self.weights)
         key = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
         return image_cache.folder().parent / "features" / f"{domain.name}-{self.backbone}-{key}.npy"
 
@@ -83,6 +83,13 @@ class Source:
         images = loader.images(Pool(domain, 0, np.arange(len(domain)), None))
         with torch.inference_mode():
             return np.concatenate([network(x).float().cpu().numpy() for x in images])
+
+
+def _content(domain: Domain) -> str:
+    """Of the images as they are: those made in memory may be drawn anew in each trial, of the same content."""
+    if isinstance(domain.images, np.memmap):
+        return domain.fingerprint
+    return hashlib.sha256(np.ascontiguousarray(domain.images)).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -76,6 +76,18 @@ def test_they_are_computed_once_per_content_backbone_and_size(root: Path) -> Non
     assert len(files()) == 7 and files().items() > before.items()
 
 
+def test_trials_that_draw_their_images_have_features_of_their_own(root: Path) -> None:
+    digits = replace(FROZEN, dataset="RotatedDigits", test_envs=("0",), image_size=0)
+    runs = [built(replace(digits, trial_seed=trial), root) for trial in (0, 1)]
+    for spec in (replace(digits, trial_seed=1), replace(digits, trial_seed=0)):
+        again, alone = built(spec, root), built(spec, root, "none")
+        for part, pool in alone.split.evaluated.items():
+            found = again.split.evaluated[part]
+            np.testing.assert_array_equal(found.labels, pool.labels)
+            np.testing.assert_array_equal(found.domain.images, pool.domain.images)
+    assert len(files()) == 12 and runs[0].head["fingerprint"] == runs[1].head["fingerprint"]
+
+
 def test_a_run_trains_the_head_alone(root: Path, tmp_path: Path) -> None:
     run = built(FROZEN, root)
     assert {name for name, _ in run.algorithm.named_parameters()} == {"classifier.weight", "classifier.bias"}
