@@ -55,8 +55,8 @@ class Averager:
 
     def __init__(self, algorithm: Algorithm, bn_batches: int = 0) -> None:
         """bn_batches: training batches from which batch-norm statistics are estimated anew before an
-        evaluation; 0 leaves them as they are, as the official code of SWAD does with frozen statistics."""
-        self.mean, self.bn_batches = Mean(), bn_batches
+        evaluation; 0 or less leaves them as they are, as SWAD's official code does with frozen ones."""
+        self.mean, self.bn_batches = Mean(), max(0, bn_batches)
         self.estimated: tuple[tuple[int, int], list[Tensor]] | None = None
         self.images: Callable[[], Iterable[Tensor]] = tuple  # training batches (N, C, H, W), set by ``make``
         self.device = next(algorithm.parameters()).device

@@ -12,6 +12,7 @@ that was made when it began. The batch-norm statistics of an averaged model are 
 are frozen. EMA moves all the time and is evaluated with the current buffers.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -70,11 +71,20 @@ AVERAGERS: dict[str, type[Averager]] = {
     "swad_paper": SWADPaper,
 }
 
+RANGES = {  # of the options: the least value, and that which all are below
+    "decay": (0, 1),
+    "start_fraction": (0, 1),
+    "n_converge": (1, math.inf),
+    "n_tolerance": (1, math.inf),
+    "tolerance_ratio": (0, math.inf),
+    "bn_batches": (-1, math.inf),
+}
+
 
 def parse(text: str) -> tuple[type[Averager], dict[str, Any]]:
     """``name`` or ``name:option=value,...``, e.g. ``swad:tolerance_ratio=0.2``: the rule and its options.
 
-    ``UsageError`` for an unknown rule or option, or a value that is no number.
+    ``UsageError`` for an unknown rule or option, or a value that is no number or out of range.
     """
     name, _, told = text.partition(":")
     if name not in AVERAGERS:
@@ -91,6 +101,9 @@ def parse(text: str) -> tuple[type[Averager], dict[str, Any]]:
             raise UsageError(
                 f"--averaging {text}: {key}={value!r} is no number; default {defaults[key]}"
             ) from None
+        least, below = RANGES[key]
+        if not least <= options[key] < below:
+            raise UsageError(f"--averaging {text}: {key} must be at least {least} and below {below}")
     return AVERAGERS[name], options
 
 

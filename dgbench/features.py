@@ -86,10 +86,10 @@ class Source:
 
 
 def _content(domain: Domain) -> str:
-    """Of the images as they are: those made in memory may be drawn anew in each trial, of the same content."""
+    """Of the images as they are: a trial may draw those that are made in memory from the same content."""
     if isinstance(domain.images, np.memmap):
         return domain.fingerprint
-    return hashlib.sha256(np.ascontiguousarray(domain.images)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(domain.images).data).hexdigest()
 
 
 @lru_cache(maxsize=1)

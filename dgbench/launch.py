@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import build, lease, records, vectorized
+from . import build, lease, records, registry, vectorized
 from .course import summary
+from .errors import UsageError
 from .machine import Machine
 from .spec import RunSpec
 from .train import run
@@ -34,6 +35,15 @@ def check(runs: Sequence[RunSpec]) -> None:
         if (text := repr(key)) not in checked:
             build.check(spec)
             checked.add(text)
+
+
+def check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:
+    """``UsageError`` where the images of a data set are not there: once, not in every run."""
+    for name in dict.fromkeys(spec.dataset for spec in runs):
+        try:
+            registry.find("datasets", name)(data_dir).load(())
+        except UsageError as error:
+            raise UsageError(f"{error}; with make: DATA=FOLDER") from None
 
 
 def default_workers(device: str, threads: int = 1) -> int:

@@ -100,9 +100,10 @@ def _submitter(args: Any) -> Any:
 
 def _submit(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec], queued: Sequence[str]) -> None:
     submitter = _submitter(args)
-    from .launch import check  # imports torch
+    from .launch import check, check_data  # imports torch
 
     check(todo)
+    check_data(todo, args.data_dir)
     with _interruptible():
         with _writing(args.output_dir):
             _plan(args, runs, todo)
@@ -116,6 +117,7 @@ def _execute(args: Any, runs: Sequence[RunSpec], todo: Sequence[RunSpec]) -> Non
     from .machine import machine_from
 
     launch.check(todo)
+    launch.check_data(todo, args.data_dir)
     machine, folder = machine_from(args), args.output_dir
     how = launch.serial if args.launcher == "serial" else pool.pool
     with ExitStack() as launched:

@@ -8,10 +8,9 @@ again goes on where the last one stopped.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from . import collect_results, flags, registry, sweep
-from .errors import UsageError, exit_on_usage_error
+from .errors import exit_on_usage_error
 from .spec import RunSpec
 from .status import states
 
@@ -35,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     if not args.dry_run and _missing(folder, runs):
         print(flush=True)
-        _check_data(runs, args.data_dir)
         status = sweep.main(command)
     if not all_waiting(folder, runs):
         print(flush=True)
@@ -62,17 +60,6 @@ def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
 def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:
     """Whether no run of the table has begun."""
     return set(states(folder, runs).values()) <= {"waiting", "queued"}
-
-
-def _check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:
-    """``UsageError`` where the images of a data set are not there: once, not in every run."""
-    for name in dict.fromkeys(spec.dataset for spec in runs):
-        dataset: Any = registry.find("datasets", name)
-        if hasattr(dataset, "root"):
-            try:
-                dataset.root(data_dir)
-            except UsageError as error:
-                raise UsageError(f"{error}; with make: DATA=FOLDER") from None
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import files, flags, records
+from . import files, flags, records, registry
 from .averager import estimate_batch_norm
 from .build import Built, build
 from .course import evaluate
@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
+    for path in args.plugin:
+        registry.load_plugin(path)
     runs = read_plan(args.input_dir)
     missing = [run for run, state in states(args.input_dir, runs).items() if state != "done"]
     if not runs or missing:

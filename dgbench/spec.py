@@ -171,7 +171,9 @@ def domains(names: tuple[str, ...], envs: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def domain(name: str, envs: tuple[str, ...]) -> str:
-    """A domain by index or by name (compared without case)."""
+    """A domain by index or by name (if need be, compared without case)."""
+    if name in envs:
+        return name
     by_lower = {env.lower(): env for env in envs}
     if name.lower() in by_lower:  # a domain may itself be called "15"
         return by_lower[name.lower()]

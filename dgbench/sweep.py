@@ -20,7 +20,7 @@ from .errors import UsageError, exit_on_usage_error, unknown
 from .launch_sweep import dry_run_text, launch_sweep
 from .launchers import slurm_preflight
 from .plan import read_plan
-from .records import ARCHIVE
+from .records import ARCHIVE, RUN_FILES
 from .spec import RunSpec
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -223,6 +223,8 @@ def _check(args: Any) -> None:
     if (args.output_dir / ARCHIVE).exists():
         told = "its runs are done and archived; dgbench.collect_results reads it, launch into another folder"
         raise UsageError(f"{args.output_dir} is a published sweep: {told}")
+    if any((args.output_dir / name).exists() for name in RUN_FILES[:2]):
+        raise UsageError(f"{args.output_dir} holds a run; give another folder for a sweep")
     if args.dry_run and args.command not in ("launch", "retry"):
         raise UsageError(f"--dry_run has no meaning for {args.command}; choose from: launch, retry")
     if args.watch and args.command != "status":

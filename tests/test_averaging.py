@@ -9,7 +9,7 @@ from golden_vectors import Case, cases, close
 from torch import nn
 
 from dgbench.averager import Averager, estimate_batch_norm
-from dgbench.averaging import EMA, SWA, make
+from dgbench.averaging import AVERAGERS, EMA, RANGES, SWA, make
 from dgbench.errors import UsageError
 from dgbench.networks.split_norm import split_batch_norms
 from dgbench.spec import AVERAGING
@@ -349,6 +349,10 @@ def test_make() -> None:
         assert not averager.ready(0, last=False)
 
 
+def test_every_option_has_a_range() -> None:
+    assert {key for rule in AVERAGERS.values() for key in rule.options()} == set(RANGES)
+
+
 def test_nothing_to_swap_is_an_error() -> None:
     net = Net()
     before = bits(net)
@@ -389,6 +393,9 @@ def test_options_are_parsed_and_checked() -> None:
         "swadd:n_converge=4": "did you mean swad",
         "swad:tolerance_rate=0.2": "did you mean tolerance_ratio",
         "swad:n_converge=many": "is no number",
+        "swad:n_converge=0": "at least 1 and below inf",
+        "swa:start_fraction=1": "at least 0 and below 1",
+        "ema:decay=nan": "at least 0 and below 1",
     }.items():
         with pytest.raises(UsageError, match=message):
             make([text], net)

@@ -1,6 +1,8 @@
 """Soups of finished runs."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,19 @@ def test_the_collector_prints_a_soup(runs: Path, tmp_path: Path, capsys: pytest.
     cook(runs, tmp_path / "soup")
     assert collect_results.main(["--input_dir", str(tmp_path / "soup")]) == 0
     assert "ERM + soup (over=hparams)" in capsys.readouterr().out
+
+
+def test_a_plugin_is_loaded(tmp_path: Path) -> None:
+    plugin, out, to = tmp_path / "mine.py", tmp_path / "sweep", tmp_path / "soup"
+    plugin.write_text("from dgbench.algorithms.erm import ERM\n\n\nclass Mine(ERM):\n    pass\n")
+    flags = ["--algorithms", "Mine", *GRID[2:], "--n_hparams", "2", "--n_trials", "1", "--launcher", "serial"]
+    ours = ["--plugin", str(plugin)]
+    for command in (
+        ["dgbench.sweep", "launch", *flags, *ours, "--output_dir", str(out)],
+        ["dgbench.soup", "--input_dir", str(out), *ours, "--output_dir", str(to)],
+    ):
+        subprocess.run([sys.executable, "-m", *command], check=True)
+    assert len(list(to.glob("*/results.jsonl"))) == 1
 
 
 def test_what_cannot_be_averaged(runs: Path, tmp_path: Path) -> None:

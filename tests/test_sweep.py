@@ -18,7 +18,7 @@ from dgbench import cost, launch, networks, records, sweep
 from dgbench.algorithm import Problem
 from dgbench.errors import UsageError
 from dgbench.plan import plan, read_plan
-from dgbench.spec import RunSpec
+from dgbench.spec import RunSpec, domain
 
 TIMES = ("seconds", "images_per_second", "memory_gb")
 BROKEN = '''
@@ -183,9 +183,29 @@ def test_flags_choose_among_the_planned_runs_or_are_refused(
     with pytest.raises(UsageError, match="is a published sweep"):
         sweep.main(["status", *here])
     (tmp_path / "records.jsonl.gz").unlink()
+    (tmp_path / "spec.json").touch()
+    with pytest.raises(UsageError, match="holds a run; give another folder"):
+        sweep.main(["launch", "--algorithms", "ERM", "--datasets", "RotatedDigits", *here])
+    (tmp_path / "spec.json").unlink()
     (tmp_path / "sweep.json").write_text('{"specs": [')
     with pytest.raises(UsageError, match=r"sweep.json is damaged; remove it and launch again"):
         sweep.main(["status", *here])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data"),
+    [("PACS", None), ("PACS", "here"), ("ColoredMNIST", None), ("ColoredMNIST", "here")],
+)
+def test_missing_data_is_one_line_before_any_run(tmp_path: Path, dataset: str, data: str | None) -> None:
+    flags = ["--algorithms", "ERM", "--datasets", dataset, "--output_dir", str(tmp_path / "out")]
+    given = ["--data_dir", str(tmp_path / data)] if data else []
+    with pytest.raises(UsageError, match=rf"{dataset}.*with make: DATA=FOLDER"):
+        sweep.main(["launch", *flags, *given, "--launcher", "serial"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_domain_is_first_looked_for_as_it_is_written() -> None:
+    assert [domain(name, ("a", "A", "b")) for name in ("a", "A", "B", "1")] == ["a", "A", "b", "A"]
 
 
 PLANNER = """
