@@ -52,11 +52,11 @@ def add_spec_flags(
         group.add_argument(f"--{f.name}", **options)
 
 
-def spec_values(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of ``RunSpec`` that ``args`` has."""
+def spec_values(args: argparse.Namespace, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of ``RunSpec`` that ``args`` has and that are not in ``skip``."""
     from .label_split import read  # which imports this module
 
-    known = {f.name for f in fields(RunSpec)}
+    known = {f.name for f in fields(RunSpec)} - {*skip}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
     if values.pop("label_split", None):
         values["label_split"] = read(args.label_split).identity
@@ -106,7 +106,11 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--runs_per_gpu", type=int, default=1, metavar="N", help="in a pool on GPUs: N times as many workers"
     )
-    group.add_argument("--label_split", type=Path, help="semi_supervised: a file of the labelled images")
+    group.add_argument(
+        "--label_split",
+        type=Path,
+        help="semi_supervised: a file of the labelled images; for runs that are planned, or a folder of such",
+    )
     group.add_argument("--plugin", type=Path, action="append", default=[], help="FILE.py or FILE.py:Class")
     group.add_argument("--skip_model_save", action="store_true", help="keep no weights when a run is done")
     group.add_argument("--log", default="none", choices=KINDS, help="also show records there while they come")

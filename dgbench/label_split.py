@@ -42,6 +42,8 @@ class LabelSplit:
 
 def read(path: Path) -> LabelSplit:
     """The file's content; ``UsageError`` if it is no such file."""
+    if path.is_dir():  # which of its files would name a new run?
+        raise UsageError(f"--label_split {path} is a folder, which only planned runs search; give one file")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         labelled, unlabelled = _images(told["train_x"]), None

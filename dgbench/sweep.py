@@ -127,15 +127,17 @@ def names() -> list[str]:
 
 def runs_of(args: Any) -> list[RunSpec]:
     """The runs that a command line, as ``parse`` reads it, is about."""
-    given = flags.spec_values(args)
+    named = args.algorithms and args.datasets and not args.file
+    # runs of a plan or a file name the content of their label split, and the flag says where it lies
+    given = flags.spec_values(args, skip=() if named else ("label_split",))
     for name in ("n_trials", "n_hparams"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} {getattr(args, name)} must be at least 1")
     if args.file:
-        return _of_file(args, given)
-    if not (args.algorithms and args.datasets):
+        return _with_split(args, _of_file(args, given))
+    if not named:
         if args.command != "launch" and (runs := read_plan(args.output_dir)):
-            return _of_plan(args, given, runs)
+            return _with_split(args, _of_plan(args, given, runs))
         nothing = "" if args.command == "launch" else f"{args.output_dir} holds no sweep; "
         raise UsageError(
             f"{nothing}give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
@@ -158,6 +160,13 @@ def _of_plan(args: Any, given: Mapping[str, Any], runs: Sequence[RunSpec]) -> li
     return [
         spec for spec in runs if all(getattr(spec, kind) in names for kind, names in wanted.items() if names)
     ]
+
+
+def _with_split(args: Any, runs: list[RunSpec]) -> list[RunSpec]:
+    """The runs; ``UsageError`` for a ``--label_split`` that none of them would look at."""
+    if args.label_split and runs and not any(spec.label_split for spec in runs):
+        raise UsageError(f"--label_split {args.label_split} has no meaning here; none of the runs names one")
+    return runs
 
 
 def _of_file(args: Any, given: Mapping[str, Any]) -> list[RunSpec]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgbench import build, label_split, train
+from dgbench import build, label_split, sweep, train
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
+from dgbench.plan import plan
 from dgbench.spec import RunSpec
 from dgbench.tasks import Split
 
@@ -168,3 +169,34 @@ def test_mistakes(tmp_path: Path) -> None:
         label_split.read(tmp_path / "b.json")
     with pytest.raises(UsageError, match="--task semi_supervised"):
         build.check(RunSpec("RotatedDigits", "ERM", test_envs=("0",), label_split=identity).resolved())
+
+
+def test_a_planned_run_finds_its_file_again(tmp_path: Path) -> None:
+    """The plan names the content: retry and status take the flag as the place of the file, or a folder."""
+    export(tmp_path / "few.json")
+    export(tmp_path / "a_other.json", "--labels_per_class", "4")
+    out, given = ["--output_dir", str(tmp_path / "out")], ["--label_split", str(tmp_path / "few.json")]
+    grid = "--algorithms FixMatch --datasets RotatedDigits --envs 0 --task semi_supervised --n_trials 1"
+    rest = "--steps 1 --device cpu --launcher serial --skip_model_save"
+    launch = ["launch", *grid.split(), *rest.split(), *out]
+    assert sweep.main([*launch, *given]) == 0
+    (done,) = (tmp_path / "out").glob("*/done")
+    for place in (given, ["--label_split", str(tmp_path)]):
+        for path in done.parent.iterdir():
+            path.unlink()
+        (done.parent / "error.txt").write_text("as if it had failed")
+        assert sweep.main(["retry", "--device", "cpu", "--launcher", "serial", *out, *place]) == 0
+        assert done.exists() and sweep.main(["status", *out, *place]) == 0
+    with pytest.raises(UsageError, match=r"is a folder.*give one file"):
+        sweep.main([*launch, "--label_split", str(tmp_path)])
+
+
+def test_where_a_folder_or_a_file_says_nothing(tmp_path: Path) -> None:
+    export(tmp_path / "few.json")
+    flags = "--dataset RotatedDigits --algorithm ERM --task semi_supervised --test_envs 0 --steps 1"
+    where = ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UsageError, match=r"is a folder.*give one file"):
+        train.main([*flags.split(), *where, "--label_split", str(tmp_path)])
+    plan(tmp_path / "out", [RunSpec("RotatedDigits", "ERM", test_envs=("0",)).resolved()])
+    with pytest.raises(UsageError, match=r"--label_split .* none of the runs names one"):
+        sweep.main(["retry", *where, "--label_split", str(tmp_path / "few.json")])
