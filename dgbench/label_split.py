@@ -4,11 +4,13 @@ The command writes the choice that a run of ``semi_supervised`` makes; ``dgbench
 trains on a written choice. The file is that of the semi-supervised domain generalization benchmark in Dassl,
 so its published files can be read: {"train_x": [[image, class, domain], ...], "train_u": the same}, the
 labelled and the unlabelled images. They are called as in ``Dataset.image_names``: paths below the data set's
-folder, whose suffix does not count, or hashes of pixels where a data set has no files. Imports no torch.
+folder, or hashes of pixels where a data set has no files. A suffix counts only where the data set has two
+images that differ in nothing else (3.ppm and 3.pgm). Imports no torch.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -27,7 +29,7 @@ PARTS = ("train_x", "train_u")
 
 @dataclass(frozen=True)
 class LabelSplit:
-    """A file's content. labelled, unlabelled: {image without suffix: class}; None where it does not tell."""
+    """A file's content. labelled, unlabelled: {image: class}; None where it does not tell."""
 
     path: Path
     labelled: Mapping[str, int]
@@ -35,8 +37,18 @@ class LabelSplit:
 
     @property
     def identity(self) -> str:
-        """8 hex digits that stand for the content, order included, in a run's spec."""
-        told = [None if part is None else list(part.items()) for part in (self.labelled, self.unlabelled)]
+        """8 hex digits that stand for the content, order included, in a run's spec.
+
+        Suffixes count where the file has two images that differ in nothing else.
+        """
+        parts = (self.labelled, self.unlabelled)
+        stems = Counter(_stem(name) for name in {name for part in parts for name in part or ()})
+        told = [
+            None
+            if part is None
+            else [(name if stems[_stem(name)] > 1 else _stem(name), label) for name, label in part.items()]
+            for part in parts
+        ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
@@ -73,7 +85,7 @@ def find(path: Path | None, identity: str) -> LabelSplit:
 
 
 def _images(items: Sequence[Sequence[Any]]) -> dict[str, int]:
-    return {_stem(str(item[0])): int(item[1]) for item in items}
+    return {str(item[0]): int(item[1]) for item in items}
 
 
 def _stem(name: str) -> str:
@@ -91,13 +103,15 @@ def apply(given: LabelSplit, split: Split, dataset: Dataset) -> Split:
         domain = mine.domain
         whole = (mine, other, split.evaluated[f"{domain.name}/out"])
         order = np.concatenate([pool.indices for pool in whole])
-        rows = {_stem(name): row for row, name in enumerate(dataset.image_names(domain))}
-        x = _rows(given, given.labelled, rows, domain.name, domain.labels)
+        names = dataset.image_names(domain)
+        x = _rows(given, given.labelled, names, domain.name, domain.labels)
         if given.unlabelled is None:
             inside = order[: len(mine) + len(other)]
             u = inside[~np.isin(inside, x)]
         else:
-            u = _rows(given, given.unlabelled, rows, domain.name, domain.labels)
+            u = _rows(given, given.unlabelled, names, domain.name, domain.labels)
+        if twice := [names[row] for row, count in Counter([*x, *u]).items() if count > 1]:
+            raise UsageError(f"--label_split {given.path} names {twice[0]} twice")
         out = order[~np.isin(order, [*x, *u])]
         for what, found in (("labelled", x), ("unlabelled", u), ("other", out)):
             if not len(found):
@@ -116,18 +130,27 @@ def apply(given: LabelSplit, split: Split, dataset: Dataset) -> Split:
 
 
 def _rows(
-    given: LabelSplit, images: Mapping[str, int], rows: Mapping[str, int], domain: str, labels: np.ndarray
+    given: LabelSplit, images: Mapping[str, int], names: Sequence[str], domain: str, labels: np.ndarray
 ) -> np.ndarray:
     """Rows (n,) of the images of one domain, in the file's order; ``UsageError`` for what does not fit."""
-    own = {name: label for name, label in images.items() if PurePosixPath(name).parts[0] == domain}
-    for name, label in own.items():
-        if name not in rows:
-            raise UsageError(f"--label_split {given.path} names {name}, which the data set does not have")
-        if labels[rows[name]] != label:
-            raise UsageError(
-                f"--label_split {given.path} gives {name} the class {label}, it has {labels[rows[name]]}"
-            )
-    return np.array([rows[name] for name in own], np.int64)
+    whole = {name: row for row, name in enumerate(names)}
+    by_stem: dict[str, list[int]] = {}
+    for name, row in whole.items():
+        by_stem.setdefault(_stem(name), []).append(row)
+    found = []
+    for name, label in images.items():
+        if PurePosixPath(name).parts[0] != domain:
+            continue
+        rows = [whole[name]] if name in whole else by_stem.get(_stem(name), [])
+        if len(rows) != 1:
+            any_of = ", ".join(names[row] for row in rows)
+            why = f"is any of {any_of}" if rows else "the data set does not have"
+            raise UsageError(f"--label_split {given.path} names {name}, which {why}")
+        if labels[rows[0]] != label:
+            told = f"gives {name} the class {label}, it has {labels[rows[0]]}"
+            raise UsageError(f"--label_split {given.path} {told}")
+        found += rows
+    return np.array(found, np.int64)
 
 
 def write(path: Path, split: Split, dataset: Dataset) -> LabelSplit:

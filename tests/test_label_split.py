@@ -138,10 +138,11 @@ def test_dassls_files(folders: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"train_x": [["art/cat/9.jpg", 0, "art"]]}, "names art/cat/9, which the data set does not have"),
-        ({"train_x": [["art/cat/1.jpg", 1, "art"]]}, "gives art/cat/1 the class 1, it has 0"),
+        ({"train_x": [["art/cat/9.jpg", 0, "art"]]}, "names art/cat/9.jpg, which the data set does not have"),
+        ({"train_x": [["art/cat/1.jpg", 1, "art"]]}, "gives art/cat/1.jpg the class 1, it has 0"),
         ({"train_x": [["art/cat/1.jpg", 0, "art"]]}, "no labelled image of photo"),
-        ({"train_u": [["art/cat/1.jpg", 0, "art"]]}, "art/cat/1 in both"),
+        ({"train_u": [["art/cat/1.jpg", 0, "art"]]}, "art/cat/1.jpg in both"),
+        ({"train_x": [["art/cat/1.jpg", 0, "art"], ["art/cat/1.png", 0, "art"]]}, "art/cat/1.png twice"),
         ({"train_x": [["art/cat/1.jpg"]]}, "is not {"),
         ({"train_x": 3}, "is not {"),
     ],
@@ -200,3 +201,30 @@ def test_where_a_folder_or_a_file_says_nothing(tmp_path: Path) -> None:
     plan(tmp_path / "out", [RunSpec("RotatedDigits", "ERM", test_envs=("0",)).resolved()])
     with pytest.raises(UsageError, match=r"--label_split .* none of the runs names one"):
         sweep.main(["retry", *where, "--label_split", str(tmp_path / "few.json")])
+
+
+def test_images_that_differ_in_their_suffix_alone_are_two(folders: Path, tmp_path: Path) -> None:
+    for path in list(folders.glob("*/*/*.png")):
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path.with_suffix(".ppm"))
+    path = tmp_path / "few.json"
+    words = "--dataset ImageFolders --test_envs sketch --image_size 8 --labels_per_class 2"
+    words += " --backbone digits_cnn --pretrained none --holdout_fraction 0.3"
+    assert label_split.main([*words.split(), "--data_dir", str(folders), "--output", str(path)]) == 0
+    same_flags = {**IMAGES, **SMALL, "labels_per_class": 2}
+    read = spec(**same_flags, label_split=label_split.read(path).identity)
+    own = split_of(spec(**same_flags), data_dir=folders)
+    assert same(own, split_of(read, data_dir=folders, label_split=path))
+    told = json.loads(path.read_text())
+    told["train_x"][0][0] = str(Path(told["train_x"][0][0]).with_suffix(".jpg"))
+    path.write_text(json.dumps(told))
+    given = spec(**same_flags, label_split=label_split.read(path).identity)
+    with pytest.raises(UsageError, match=r"\.jpg, which is any of .*\.png, .*\.ppm"):
+        split_of(given, data_dir=folders, label_split=path)
+
+
+def test_a_suffix_leaves_the_name_of_a_run_as_it_is(folders: Path, tmp_path: Path) -> None:
+    """Where the file has each image once: the same choice from a copy in another format."""
+    path = tmp_path / "dassl.json"
+    first = dassl(path, folders)
+    path.write_text(path.read_text().replace(".jpg", ".png"))
+    assert label_split.read(path).identity == first == "edefe543"
