@@ -35,9 +35,13 @@ class Job:
         self.name, self.recipe, self.content = recipes.find(dataset)
         self.data_dir = data_dir
         self.root = data_dir / self.content.folder
-        self.work = data_dir / ".dgbench-download" / self.content.folder
         if not self.root.exists() and (data_dir / self.name).is_dir():
             self.root = data_dir / self.name
+        home = data_dir
+        if not self.root.resolve().is_relative_to(data_dir.resolve()):
+            self.root = self.root.resolve()  # a link: a rename needs both on the disk where the data will be
+            home = self.root.parent
+        self.work = home / ".dgbench-download" / self.content.folder
 
     def download(self, sources: Sequence[Source]) -> None:
         """Try the sources in order; ``UsageError`` after the manual steps when none has the data set."""
@@ -134,7 +138,7 @@ class Job:
             print(f"warning: {line}", file=sys.stderr)
         manifest.write(ready, {"dataset": self.name, "source": title, "counts": found})
         self.root.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(ready, self.root)
+        os.replace(ready, self.root.resolve())  # a link stays
         shutil.rmtree(self.work, ignore_errors=True)
 
 

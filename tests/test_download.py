@@ -371,6 +371,19 @@ def test_a_missing_domain_or_class_is_an_error(drop: str, words: str, small: Non
     assert not (tmp_path / "data/PACS").exists()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_another_disk_stays_a_link(small: None, tmp_path: Path, there: bool) -> None:
+    """All work is done beside the folder that the link leads to, so that a rename shows it at once."""
+    disk, link = tmp_path / "disk" / "images", tmp_path / "data" / "PACS"
+    (disk if there else disk.parent).mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to(disk)
+    assert _run(tmp_path, "--source", _folder(tmp_path / "mine")) == 0
+    assert link.is_symlink() and [p.name for p in link.parent.iterdir()] == ["PACS"]
+    assert {p.relative_to(disk).as_posix(): p.read_bytes() for p in disk.glob("*/*/*")} == IMAGES
+    assert _run(tmp_path, "--verify") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
