@@ -47,7 +47,7 @@ def lock(path: Path, shared: bool = False) -> Iterator[bool]:
     shared: only ask; several processes may ask at once, and a folder that cannot be written is no obstacle.
     A file system without locks has them all free.
     """
-    with open(path, "r" if shared else "a") as file:
+    with _open(path, "r" if shared else "a") as file:
         free = _flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         for _ in range(0 if free or shared else 10):  # one who asks has it for a moment
             time.sleep(0.005)
@@ -61,7 +61,7 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold a lock file beside ``path``, removed afterwards; ``BlockingIOError`` if held, not to ``wait``."""
     path = path.with_name(path.name + ".lock")
     while True:
-        with open(path, "w") as file:
+        with _open(path, "w") as file:
             if not _flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
                 raise BlockingIOError(f"{path} is held")
             if not _is_at(file, path):  # its holder removed the file while we waited for it
@@ -71,6 +71,28 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+_lock_files: set[IO[str]] = set()
+
+
+@contextmanager
+def _open(path: Path, mode: str) -> Iterator[IO[str]]:
+    """A lock file, which a forked child closes: it would hold the lock on after this process has died."""
+    with open(path, mode) as file:
+        _lock_files.add(file)
+        try:
+            yield file
+        finally:
+            _lock_files.discard(file)
+
+
+def _close_lock_files() -> None:
+    while _lock_files:
+        _lock_files.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_lock_files)
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -5,15 +5,17 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dgbench import files, records
+from dgbench import files, lease, records
 from dgbench.algorithm import Algorithm
 from dgbench.machine import Machine
 from dgbench.spec import AVERAGING, RunSpec
@@ -171,6 +173,31 @@ def test_killed_again_and_again_at_random_moments(undisturbed: Path, tmp_path: P
     finish(folder)
     assert results(folder) == results(undisturbed)
     assert same_weights(folder, undisturbed)
+
+
+def with_workers(folder: Path) -> None:
+    run(replace(SPEC, steps=10**6), folder, Machine(threads=1, data_workers=1))
+
+
+def test_a_killed_run_is_followed_at_once_though_its_loader_lives_on(tmp_path: Path) -> None:
+    """It notices only after seconds that the run is dead; stopped here, it never does."""
+    killed = FORK.Process(target=with_workers, args=(tmp_path,))
+    killed.start()
+    until = time.monotonic() + 60
+    while not (tmp_path / "results.jsonl").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    loader = int(subprocess.check_output(["pgrep", "-P", str(killed.pid)]))
+    os.kill(loader, signal.SIGSTOP)
+    try:
+        with pytest.raises(lease.Busy), lease.hold(tmp_path):
+            pass
+        killed.kill()
+        killed.join()
+        with lease.hold(tmp_path):
+            os.kill(loader, 0)  # it is there
+    finally:
+        os.kill(loader, signal.SIGKILL)
 
 
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
