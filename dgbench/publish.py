@@ -14,9 +14,9 @@ from pathlib import Path
 
 from . import collect_results, files, flags, records
 from .errors import UsageError, exit_on_usage_error
-from .plan import PLAN, read_plan
+from .plan import PLAN
 from .spec import RunSpec
-from .status import states
+from .status import finished
 
 TABLE = "table"
 """The first table's name."""
@@ -26,12 +26,9 @@ def publish(
     folder: Path, to: Path, command: str, note: str = "", tables: Mapping[str, Sequence[str]] = {TABLE: ()}
 ) -> None:
     """Write the files, with tables {name: flags}; ``UsageError`` while a run of the sweep is not done."""
-    plan = read_plan(folder)
-    missing = [name for name, state in states(folder, plan).items() if state != "done"]
-    if missing or not plan:
-        raise UsageError(
-            f"{folder} has {len(missing)} of {len(plan)} runs that are not done; finish it first"
-        )
+    if to.resolve() == folder.resolve():
+        raise UsageError(f"--output_dir {to} is the sweep itself; give another folder")
+    plan = finished(folder)
     lines = [line for spec in plan for line in _lines(folder / spec.run_id())]
     to.mkdir(parents=True, exist_ok=True)
     for name, chosen in tables.items():  # first: a bad flag ends it here

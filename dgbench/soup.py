@@ -28,9 +28,9 @@ from .build import Built, build
 from .course import evaluate
 from .errors import UsageError, exit_on_usage_error
 from .machine import Machine, machine_from, peak_memory_gb
-from .plan import plan, read_plan
+from .plan import plan
 from .spec import RunSpec
-from .status import states
+from .status import finished
 from .swad import OFFICIAL_BN_BATCHES
 
 OVER = {"hparams": ("hparams_seed",), "trials": ("trial_seed",)}
@@ -128,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for path in args.plugin:
         registry.load_plugin(path)
-    runs = read_plan(args.input_dir)
-    missing = [run for run, state in states(args.input_dir, runs).items() if state != "done"]
-    if not runs or missing:
-        raise UsageError(f"{args.input_dir} has {len(missing)} of {len(runs)} runs that are not done")
+    runs = finished(args.input_dir)
     name = f"soup:over={args.over}" + (",greedy" if args.greedy else "")
     made = []
     for specs in tqdm(groups(runs, args.over), unit="soup"):

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from . import lease, records
 from .errors import UsageError, unknown
 from .launchers import launches
+from .plan import read_plan
 from .spec import RunSpec
 
 STATES = ("waiting", "queued", "running", "failed", "done")
@@ -22,6 +23,19 @@ def states(folder: Path, runs: Iterable[RunSpec], queued: Iterable[str] = ()) ->
         if found.get(run_id) == "waiting":
             found[run_id] = "queued"
     return found
+
+
+def finished(folder: Path) -> list[RunSpec]:
+    """The planned runs of a sweep; ``UsageError`` unless all are done."""
+    plan = read_plan(folder)
+    if not plan:
+        raise UsageError(f"{folder} {'holds no sweep' if folder.is_dir() else 'does not exist'}")
+    missing = [name for name, state in states(folder, plan).items() if state != "done"]
+    if missing:
+        raise UsageError(
+            f"{folder} has {len(missing)} of {len(plan)} runs that are not done; finish it first"
+        )
+    return plan
 
 
 def in_flight(folder: Path, ended: Collection[str] = ()) -> dict[str, str]:

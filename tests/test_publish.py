@@ -59,6 +59,21 @@ def test_a_sweep_that_is_not_done_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 of 3 runs that are not done"):
         publish.main(["--input_dir", str(out), "--output_dir", str(kept), "--command", "x"])
     assert not kept.exists()
+    with pytest.raises(UsageError, match="kept does not exist"):
+        publish.main(["--input_dir", str(kept), "--output_dir", str(out), "--command", "x"])
+    kept.mkdir()
+    with pytest.raises(UsageError, match="kept holds no sweep"):
+        publish.main(["--input_dir", str(kept), "--output_dir", str(out), "--command", "x"])
+
+
+def test_a_sweep_is_not_published_into_itself(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    launch(out, "ColoredDigits")
+    before = sorted(out.iterdir())
+    for itself in (out, out / ".." / "out"):
+        with pytest.raises(UsageError, match="is the sweep itself; give another folder"):
+            publish.main(["--input_dir", str(out), "--output_dir", str(itself), "--command", "x"])
+    assert sorted(out.iterdir()) == before
 
 
 KEPT = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob("*/records.jsonl.gz"))

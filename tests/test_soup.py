@@ -76,5 +76,7 @@ def test_a_plugin_is_loaded(tmp_path: Path) -> None:
 def test_what_cannot_be_averaged(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the only run of its kind"):
         cook(runs, tmp_path / "soup", "--over", "trials")
-    with pytest.raises(UsageError, match="0 of 0 runs"):
+    with pytest.raises(UsageError, match="holds no sweep"):
         cook(tmp_path, tmp_path / "soup")
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        cook(tmp_path / "nowhere", tmp_path / "soup")
