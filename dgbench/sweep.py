@@ -66,6 +66,10 @@ def grid(
             roles = [{"source_envs": ()}]  # its own source
         if test_env_pairs:
             roles += [{"test_envs": pair} for pair in itertools.combinations(names, 2)]
+        if not roles:  # pairs of domains were asked for, as any domain alone is a target
+            one = f"--envs {' '.join(envs)} leaves {dataset} one" if envs else f"{dataset} has one"
+            needs = "--task retrieval" if task == "retrieval" else "--pairs"
+            raise UsageError(f"{needs} needs two domains, {one}; choose from: {', '.join(names)}")
         for role, draw in itertools.product(roles, range(n_hparams_from, n_hparams)):
             spec = RunSpec(dataset, algorithm, trial_seed=trial, hparams_seed=draw, **fixed | role)
             runs.append(spec.resolved(data_dir))
@@ -134,10 +138,10 @@ def runs_of(args: Any) -> list[RunSpec]:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} {getattr(args, name)} must be at least 1")
     if args.file:
-        return _with_split(args, _of_file(args, given))
+        return _checked(args, _of_file(args, given))
     if not named:
         if args.command != "launch" and (runs := read_plan(args.output_dir)):
-            return _with_split(args, _of_plan(args, given, runs))
+            return _checked(args, _of_plan(args, given, runs))
         nothing = "" if args.command == "launch" else f"{args.output_dir} holds no sweep; "
         raise UsageError(
             f"{nothing}give --algorithms and --datasets, or a sweep file; choose from: {', '.join(names())}"
@@ -162,9 +166,12 @@ def _of_plan(args: Any, given: Mapping[str, Any], runs: Sequence[RunSpec]) -> li
     ]
 
 
-def _with_split(args: Any, runs: list[RunSpec]) -> list[RunSpec]:
-    """The runs; ``UsageError`` for a ``--label_split`` that none of them would look at."""
-    if args.label_split and runs and not any(spec.label_split for spec in runs):
+def _checked(args: Any, runs: list[RunSpec]) -> list[RunSpec]:
+    """The runs; ``UsageError`` if the flags leave none, or if none would look at ``--label_split``."""
+    if not runs:
+        given = [f"--{name}" for name in ("algorithms", "datasets", "n_trials") if getattr(args, name)]
+        raise UsageError(f"{' and '.join(given) or args.file} leaves no run")
+    if args.label_split and not any(spec.label_split for spec in runs):
         raise UsageError(f"--label_split {args.label_split} has no meaning here; none of the runs names one")
     return runs
 

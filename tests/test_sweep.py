@@ -130,6 +130,9 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
         "unknown dataset": ["--datasets", "PAC"],
         "unknown hyper-parameter": ["--hparams", '{"x": 1}'],
         "unknown domain": ["--envs", "7"],
+        "--task retrieval needs two domains, --envs 0 leaves RotatedDigits one; choose from: 0, 15": [
+            *("--task", "retrieval", "--envs", "0", "--dry_run")
+        ],
     }
     for message, extra in cases.items():
         with pytest.raises(UsageError, match=message):
@@ -172,6 +175,8 @@ def test_flags_choose_among_the_planned_runs_or_are_refused(
     here = ["--output_dir", str(tmp_path)]
     for given, count in (([], 12), (["--algorithms", "sd"], 6), (["--datasets", "RotatedDigits"], 12)):
         assert len(sweep.runs_of(sweep.parse(["status", *given, *here]))) == count
+    with pytest.raises(UsageError, match="--algorithms leaves no run"):
+        sweep.main(["status", "--algorithms", "PCL", *here])
     for given in (["--steps", "7"], ["--algorithms", "ERM", "--n_trials", "1"]):
         with pytest.raises(UsageError, match="needs --algorithms and --datasets"):
             sweep.main(["retry", *given, *here])
