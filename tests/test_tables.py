@@ -8,6 +8,7 @@ from literal_runs import constant, plan, record, spec, write, write_simple
 
 from dgbench.collect import formats, tables
 from dgbench.collect.load import load
+from dgbench.collect.rows import natural
 from dgbench.collect.rules import RULES, early_stopping
 from dgbench.errors import UsageError
 
@@ -379,3 +380,7 @@ def test_files_of_labelled_images_are_one_row(tmp_path):
     assert [len(cell.scores) for cell in row.cells] == [2, 2, 2]
     assert "labelled images as a file says" in formats.text(built)
     assert "labels per class" not in formats.text(built)
+
+
+def test_rows_sort_by_their_numbers_and_a_superscript_is_none():
+    assert sorted(["x10", "x1²", "x2", "x1"], key=natural) == ["x1", "x1²", "x2", "x10"]

@@ -258,4 +258,4 @@ def _some(names: Sequence[str], most: int = 20) -> str:
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts env2 before env10."""
-    return [(0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.split(r"(\d+)", name) if t]
+    return [(0, int(t), "") if t.isdecimal() else (1, 0, t) for t in re.split(r"(\d+)", name) if t]
