@@ -55,7 +55,7 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
     method = method.specialised(spec.hparams)
     for need in method.needs:
         if need not in tasks.GIVES[spec.task]:
-            able = [task for task, gives in tasks.GIVES.items() if need in gives]
+            able = [task for task, gives in tasks.GIVES.items() if need in gives and task in method.tasks]
             raise UsageError(
                 f"{method.__name__} needs {need} images, which {spec.task} does not give; "
                 f"choose from: {', '.join(able) or 'no task yet'}"

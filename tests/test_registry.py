@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dgbench import registry
+from dgbench.build import check
 from dgbench.errors import UsageError
 from dgbench.spec import RunSpec
 from dgbench.train import run
@@ -84,3 +85,11 @@ def test_a_task_that_cannot_give_what_a_method_needs(tmp_path: Path, line: str, 
     with pytest.raises(UsageError, match=message):
         run(RunSpec("RotatedDigits", f"Picky{number}", test_envs=("0",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_tasks_named_are_those_of_the_method() -> None:
+    """Retrieval gives unlabelled images too, but FixMatch does not run under it."""
+    with pytest.raises(UsageError) as told:
+        check(RunSpec("RotatedDigits", "FixMatch", test_envs=("0",)))
+    choices = str(told.value).partition("choose from: ")[2].split(", ")
+    assert set(choices) == set(registry.find("algorithms", "FixMatch").tasks)  # type: ignore[attr-defined]
