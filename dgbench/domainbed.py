@@ -196,7 +196,10 @@ def is_method(value: Any) -> bool:
         return False
     if not (hasattr(value, "update") and hasattr(value, "predict")):
         return False
-    parameters = list(inspect.signature(value).parameters.values())
+    signature = inspect.signature(value)
+    if issubclass(value, Algorithm):  # whatever it names its parameters
+        return _takes_four(signature)
+    parameters = list(signature.parameters.values())
     plain = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     return len(plain) >= 4 and all(p.default is not p.empty for p in plain[4:])
 
@@ -240,6 +243,15 @@ class Drawn:
 
     def __str__(self) -> str:
         return "drawn by a function"
+
+
+def _takes_four(signature: inspect.Signature) -> bool:
+    """Whether a call with DomainBed's four arguments fits."""
+    try:
+        signature.bind("input_shape", "num_classes", "num_domains", "hparams")
+    except TypeError:
+        return False
+    return True
 
 
 class _Given(dict[str, Any]):

@@ -384,6 +384,21 @@ def test_a_copied_base_class_needs_no_registration(tmp_path: Path) -> None:
     registry.load_plugin(f"{path}:Adversary")
 
 
+def test_a_constructor_of_any_form_that_takes_the_four_arguments(tmp_path: Path) -> None:
+    """A base class that needs more of its subclasses is no method."""
+    path = tmp_path / "forms.py"
+    path.write_text(
+        "from dgbench.domainbed import ERM\n"
+        "class Stars(ERM):\n    def __init__(self, *a, **k): super().__init__(*a, **k)\n"
+        "class Base(ERM):\n    def __init__(self, i, c, d, h, gaussian): super().__init__(i, c, d, h)\n"
+        "class Named(Base):\n    def __init__(self, *a, gaussian=True): super().__init__(*a, gaussian)\n"
+    )
+    assert [cls.__name__ for cls in registry.load_plugin(path)] == ["Stars", "Named"]
+    updates(build(path, "Stars"), range(1))
+    with pytest.raises(UsageError, match=r"unknown class .*'Base'"):
+        registry.load_plugin(f"{path}:Base")
+
+
 @pytest.mark.parametrize("name", ["Adversary", "Meta", "Duck"])
 def test_command(plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """With averages, which hold every parameter of the class."""
