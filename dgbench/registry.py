@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -108,7 +109,7 @@ def load_plugin(path: str | Path) -> list[type]:
     if not found:
         raise UsageError(
             f"the plugin {str(path)!r} defines no subclass of dgbench.algorithm.Algorithm "
-            "or dgbench.domainbed.Algorithm"
+            "or dgbench.domainbed.Algorithm that takes (input_shape, num_classes, num_domains, hparams)"
         )
     classes = [cls if issubclass(cls, Algorithm) else domainbed.adapt(cls) for cls in found.values()]
     for cls in classes:
@@ -131,6 +132,29 @@ def _module(path: Path) -> ModuleType:
         assert module_spec is not None and module_spec.loader is not None
         module = importlib.util.module_from_spec(module_spec)
         sys.modules[name] = module  # where inspect looks for a class's file
-        module_spec.loader.exec_module(module)
+        try:
+            execute(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         _loaded[path] = module
     return _loaded[path]
+
+
+def execute(module: ModuleType) -> None:
+    """Run a user's file as ``module``; a ``UsageError`` names the line that failed."""
+    assert module.__spec__ is not None and module.__spec__.loader is not None
+    try:
+        module.__spec__.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        path = str(module.__spec__.origin)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        if isinstance(error, SyntaxError) and error.filename == path:
+            lines, text = [error.lineno], error.msg
+        else:
+            text = str(error)
+        where = f"{path}:{lines[-1]}" if lines and lines[-1] else path
+        raise UsageError(f"cannot run {where}: {type(error).__name__}: {text}") from error

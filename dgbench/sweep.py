@@ -101,7 +101,10 @@ def _roles(
 
 def load_file(name: str, data_dir: Path | None = None) -> list[RunSpec]:
     """The runs of a file in ``sweeps/`` (by name) or of any Python file (by path)."""
-    return [spec.resolved(data_dir) for spec in _module(name).runs(data_dir)]
+    runs = getattr(_module(name), "runs", None)
+    if not callable(runs):
+        raise UsageError(f"the sweep file {name!r} defines no function runs(data_dir) that returns its runs")
+    return [spec.resolved(data_dir) for spec in runs(data_dir)]
 
 
 def table_flags(name: str) -> list[str]:
@@ -114,11 +117,11 @@ def _module(name: str) -> ModuleType:
     if not path.is_file():
         raise unknown("sweep", name, names())
     module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
+    assert module_spec is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
     try:
-        module_spec.loader.exec_module(module)
+        registry.execute(module)
     finally:
         sys.path.remove(str(path.parent))
     return module

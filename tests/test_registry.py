@@ -1,12 +1,14 @@
 """The folder is the registry, and a plugin is one file."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
-from dgbench import registry
+from dgbench import registry, sweep
 from dgbench.build import check
-from dgbench.errors import UsageError
+from dgbench.errors import UsageError, exit_on_usage_error
 from dgbench.spec import RunSpec
 from dgbench.train import run
 
@@ -93,3 +95,44 @@ def test_the_tasks_named_are_those_of_the_method() -> None:
         check(RunSpec("RotatedDigits", "FixMatch", test_envs=("0",)))
     choices = str(told.value).partition("choose from: ")[2].split(", ")
     assert set(choices) == set(registry.find("algorithms", "FixMatch").tasks)  # type: ignore[attr-defined]
+
+
+WRONG_FILES = {
+    "x = 1\ndef f(:\n": (2, "SyntaxError"),
+    "import dgbench\nimport no_such_module_of_mine\n": (2, "ModuleNotFoundError: No module named 'no_such"),
+    "def f():\n    return 1 / 0\n\n\nf()\n": (2, "ZeroDivisionError: division by zero"),
+    "import json\n\njson.loads('?')\n": (3, "JSONDecodeError"),  # raised elsewhere: the line that called
+    "open('no_such_file')\n": (1, "FileNotFoundError"),
+}
+COMMANDS = {
+    "train": ["--dataset", "PACS", "--algorithm", "ERM", "--output_dir", "run", "--plugin", "wrong.py"],
+    "check": ["wrong.py"],
+    "sweep": ["launch", "wrong.py", "--output_dir", "run", "--dry_run"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("text", WRONG_FILES)
+def test_a_file_with_an_error_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    line, message = WRONG_FILES[text]
+    command = importlib.import_module(f"dgbench.{name}")
+    known = set(sys.modules)
+    with pytest.raises(SystemExit) as end:
+        exit_on_usage_error(lambda: command.main(COMMANDS[name]))
+    told = capsys.readouterr().err
+    assert end.value.code == 2 and told.count("\n") == 1
+    assert f"wrong.py:{line}: {message}" in told
+    assert not [each for each in set(sys.modules) - known if "wrong" in each]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_file_without_runs(tmp_path: Path) -> None:
+    path = tmp_path / "idle.py"
+    path.write_text("TABLE = ()\n")
+    with pytest.raises(UsageError, match=r"idle.py' defines no function runs\(data_dir\)"):
+        sweep.load_file(str(path))
