@@ -1,9 +1,11 @@
 """(spec, machine) -> everything a run needs: data, method, loader, the head of its records."""
 
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +114,8 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     steps_per_epoch = _steps_per_epoch(spec, *draws)
     problem = _problem(spec, split, dataset, shape, steps_per_epoch)
     torch.manual_seed(hparams.seed_hash(seed, "weights"))
-    algorithm = method(problem, hp)
+    with _told(method):
+        algorithm = method(problem, hp)
     if spec.pretrained != "none" and not weights:
         weights = features.weights_hash(algorithm.featurizer)  # before they train
     head = _head(spec, hp, split, weights)
@@ -120,8 +123,22 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     algorithm.train()
     if spec.compile:
         algorithm.featurizer.compile()
+    with _told(method):
+        algorithm.optims  # noqa: B018  made now, while nothing is written
     loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
+
+
+@contextmanager
+def _told(method: type[Algorithm]) -> Iterator[None]:
+    """A value that torch refuses is the user's mistake; other errors keep their traceback."""
+    try:
+        yield
+    except ValueError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not Path(frames[-1].filename).is_relative_to(Path(torch.__file__).parent):
+            raise
+        raise UsageError(f"{method.__name__} cannot train with these hyper-parameters: {error}") from error
 
 
 def _draws(

@@ -2,12 +2,14 @@
 
 A declaration is ``{name: (default, range)}``; the range says how a random search draws the value, an
 ``Option`` also which values are legal. ``None`` as a range means: never drawn. Elsewhere any value of the
-default's type is taken: the ranges are of a search, no limits.
+default's type is taken: the ranges are of a search, no limits; those of shared ones are in ``LIMITS``.
 Draws are DomainBed's to the digit: one stream per name, seeded by the MD5 of (seeds, name), so adding a
 hyper-parameter never changes the draw of another (DomainBed, hparams_registry.py).
 """
 
 import hashlib
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -104,6 +106,12 @@ SHARED: Declared = {
 }
 """What every method has, for 224-pixel images: DomainBed's, and the optimizer, which is Adam there."""
 
+LIMITS: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("lr", "weight_decay", "featurizer_lr", "lr_gamma"), (0.0, math.inf)),
+    **dict.fromkeys(("momentum", "resnet_dropout"), (0.0, 1.0)),
+}
+"""(least value, the first one too large) of shared ones: what else a user may give has no meaning."""
+
 UNLABELLED: Declared = {"unlabelled_ratio": (1, None)}
 """What methods that need unlabelled images have besides: their rows per domain over ``batch_size``."""
 
@@ -198,7 +206,7 @@ def resolve(
 ) -> dict[str, Any]:
     """The values of a run: defaults (seed 0) or a random draw, then ``chosen`` over them.
 
-    Raises ``UsageError`` for an unknown name, a value of another type or one outside its options.
+    Raises ``UsageError`` for an unknown name, a value of another type, one outside its options or limits.
     """
     known = declared(algorithm, dataset)
     values = defaults(known)
@@ -217,6 +225,8 @@ def resolve(
 def _checked(name: str, value: Any, default: Any, range_: Any) -> Any:
     if isinstance(range_, Option) and value not in range_.options:
         raise UsageError(f"hyper-parameter {name}={value!r} is not a choice; choose from: {range_}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_number(name, value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):
@@ -225,3 +235,12 @@ def _checked(name: str, value: Any, default: Any, range_: Any) -> Any:
             f"hyper-parameter {name}={value!r} has the wrong type; give a value of type {wanted}"
         )
     return value
+
+
+def _check_number(name: str, value: float) -> None:
+    if not abs(value) <= sys.float_info.max:  # infinite, too large an integer, or not a number
+        raise UsageError(f"hyper-parameter {name}={value} is not a finite number")
+    least, limit = LIMITS.get(name, (-math.inf, math.inf))
+    if not least <= value < limit:
+        wanted = f"at least {least:g}" + (f" and below {limit:g}" if limit < math.inf else "")
+        raise UsageError(f"hyper-parameter {name}={value!r} is out of range; give a value of {wanted}")

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from typing import Any
 
@@ -215,6 +216,26 @@ def test_unknown_names_say_what_is_known() -> None:
 def test_wrong_types(chosen: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"wrong type; give a value of type (float|int|bool)$"):
         resolve(Method, dataset("Photos"), chosen)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "lr_gamma", "own"])
+def test_numbers_that_are_not_finite(name: str, value: float) -> None:
+    class Own(Method):
+        hparams = {"own": (1.0, None)}
+
+    with pytest.raises(UsageError, match=rf"^hyper-parameter {name}=.* is not a finite number$"):
+        resolve(Own, dataset("Photos"), {name: value})
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "momentum", "resnet_dropout", "featurizer_lr"])
+def test_limits_of_shared_hyper_parameters(name: str) -> None:
+    assert resolve(Method, dataset("Photos"), {name: 0})[name] == 0
+    with pytest.raises(UsageError, match=rf"{name}=-0\.1 is out of range; give a value of at least 0"):
+        resolve(Method, dataset("Photos"), {name: -0.1})
+    if name in ("momentum", "resnet_dropout"):
+        with pytest.raises(UsageError, match=r"at least 0 and below 1$"):
+            resolve(Method, dataset("Photos"), {name: 1.5})
 
 
 def test_an_integer_is_a_float() -> None:

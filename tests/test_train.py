@@ -1,6 +1,7 @@
 """A run: its folder, its records, its mistakes."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,33 @@ def test_the_command_prints_one_line_and_exits_2(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: unknown algorithm 'EMR'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "chosen", "message"),
+    [
+        ("ERM", {"lr": -1}, "hyper-parameter lr=-1 is out of range"),
+        ("ERM", {"lr": math.inf}, "hyper-parameter lr=inf is not a finite number"),
+        ("DANN", {"lr_d": -1.0}, "DANN cannot train with .*: Invalid learning rate: -1.0"),
+        ("DANN", {"mlp_dropout": 1.5}, "DANN cannot train with .* dropout probability"),
+    ],
+)
+def test_refused_hyper_parameters_leave_no_folder(
+    tmp_path: Path, algorithm: str, chosen: dict[str, float], message: str
+) -> None:
+    """Its own declared limits or torch's: what the folder is for can be run in it afterwards."""
+    given = RunSpec("RotatedDigits", algorithm, test_envs=("0",), steps=1, hparams=chosen)
+    with pytest.raises(UsageError, match=message):
+        train.run(given, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_a_method_itself_is_no_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self, *args):
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr(ERM, "optimizers", broken)
+    with pytest.raises(ValueError, match="unpack"):
+        train.run(RunSpec("RotatedDigits", "ERM", test_envs=("0",), steps=1), tmp_path / "run")
