@@ -16,13 +16,17 @@ are those of ``dgbench.algorithm.Algorithm``: ``hparams_on``, ``tasks``, ``needs
 list of these domains' images; otherwise it is None.
 
 What a checkpoint keeps of a class: parameters, buffers, optimizers, and attributes that are numbers, texts,
-tensors, or lists, tuples and dictionaries of these. Python's and numpy's random numbers are seeded before
-each update, so a resumed run is the same run.
+tensors, or lists, tuples and dictionaries of these. Numpy's numbers and dictionaries such as defaultdict come
+back as such where the constructor made them. What else changes in a class, such as an array or a set, is not
+kept: hold it in a tensor or a list. Python's and numpy's random numbers are seeded before each update, so a
+resumed run is the same run.
 """
 
 import inspect
 import io
+import operator
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -181,7 +185,7 @@ class Adapted(ours.Algorithm):
         saved = torch.load(content, map_location=device, weights_only=True)
         for path, part in self._stateful():
             for name, value in saved[path].items():
-                setattr(part, name, value)
+                setattr(part, name, _taken_up(getattr(part, name, None), value))
 
     def _stateful(self) -> Iterator[tuple[str, nn.Module]]:
         """The class itself and those of its parts that the user wrote."""
@@ -295,16 +299,65 @@ def _optimizers(value: Any, path: str = "", seen: set[int] | None = None) -> Ite
 
 def _plain_attributes(part: nn.Module) -> dict[str, Any]:
     skipped = {"training", "hparams"}
-    return {
-        name: value
+    plain = {
+        name: _plain(value)
         for name, value in vars(part).items()
-        if not name.startswith("_") and name not in skipped and _is_plain(value)
+        if not name.startswith("_") and name not in skipped
     }
+    return {name: value for name, value in plain.items() if value is not UNKEPT}
 
 
-def _is_plain(value: Any) -> bool:
+UNKEPT: Any = object()
+SAFE = (dict, OrderedDict, list, tuple, torch.Size)
+"""Containers that ``torch.load`` takes without running code."""
+
+
+def _plain(value: Any) -> Any:
+    """The value as types that a safe load takes, the same object where it has them; else ``UNKEPT``."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str, Tensor)
+        inside = [*value, *value.values()]
+    elif type(value) in SAFE:
+        inside = [*value]
+    else:
+        return value if value is None or type(value) in (bool, int, float, str, Tensor) else UNKEPT
+    parts = [_plain(part) for part in inside]
+    if any(part is UNKEPT for part in parts):
+        return UNKEPT
+    if type(value) in SAFE and all(map(operator.is_, parts, inside)):
+        return value  # itself: attributes that share an object go on sharing it
+    if isinstance(value, dict):
+        return dict(zip(parts[: len(value)], parts[len(value) :], strict=True))
+    return type(value)(parts)
+
+
+def _taken_up(old: Any, value: Any) -> Any:
+    """A saved value, of the kind that the constructor gave to the attribute (``old``).
+
+    A tensor that trains is filled where it is: an optimizer holds it.
+    """
+    if isinstance(old, np.generic) and type(old.item()) is type(value):
+        return same if (same := type(old)(value)) == value else value
+    if isinstance(old, Tensor) and isinstance(value, Tensor):
+        return _filled(old, value)
+    if isinstance(old, dict) and isinstance(value, dict):
+        make = getattr(old, "default_factory", None) or (lambda: None)
+        parts = {key: _taken_up(old[key] if key in old else make(), part) for key, part in value.items()}
+        if type(old) is not type(value):
+            old.clear()
+            old.update(parts)
+            return old
+        return value if all(map(operator.is_, parts.values(), value.values())) else type(value)(parts)
+    if type(value) in SAFE and type(old) is type(value) and len(old) == len(value):
+        items = list(map(_taken_up, old, value))
+        return value if all(map(operator.is_, items, value)) else type(value)(items)
+    return value
+
+
+def _filled(old: Tensor, value: Tensor) -> Tensor:
+    trains = old.is_leaf and old.requires_grad and value.requires_grad
+    if not trains or old.shape != value.shape or old.dtype != value.dtype:
+        return value
+    with torch.no_grad():
+        return old.copy_(value)

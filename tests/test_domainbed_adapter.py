@@ -4,13 +4,15 @@ import copy
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from dgbench import domainbed, hparams, registry, train
 from dgbench.algorithm import Algorithm, Batch, Problem
+from dgbench.course import Course
 from dgbench.dataset import Dataset
 from dgbench.errors import UsageError
 from dgbench.spec import RunSpec
@@ -281,6 +283,109 @@ def test_goes_on_from_its_checkpoint(plugin: Path, name: str, at: int) -> None:
     updates(resumed, range(at, 6))
     assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
     assert all(isinstance(value, torch.Tensor) for value in whole.state_dict().values())
+
+
+STATES = """
+import collections
+import numpy as np
+import torch
+from dgbench.domainbed import ERM
+
+
+class Kept(ERM):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.begin()
+
+    def update(self, minibatches, unlabeled=None):
+        logs = super().update([(x * self.scale(), y) for x, y in minibatches])
+        self.go_on()
+        return logs
+
+
+class Number(Kept):
+    def begin(self):
+        self.factor, self.turns, self.steps = np.float32(1), {np.int64(0): np.float64(1)}, 0
+    def scale(self):
+        return float(self.factor * self.turns[0])
+    def go_on(self):
+        self.factor, self.steps = self.factor * np.float32(0.9), self.steps + np.int64(1)
+        self.turns[np.int64(0)] -= np.float64(0.01)
+
+
+class Trained(Kept):
+    def begin(self):
+        self.t = torch.ones(1, requires_grad=True)
+        self.more = [torch.ones(2, requires_grad=True)]
+        self.shared = self.other = torch.zeros(1)
+        self.sgd = torch.optim.SGD([self.t, *self.more], lr=0.1, momentum=0.5)
+    def scale(self):
+        return (self.t + self.more[0].sum() + self.other).item()
+    def go_on(self):
+        self.sgd.zero_grad()
+        (self.t.square().sum() + self.more[0].square().sum()).backward()
+        self.sgd.step()
+        self.other = self.other + 0.1
+
+
+class Counts(Kept):
+    def begin(self):
+        self.seen, self.order = collections.defaultdict(int), collections.OrderedDict()
+        self.count = collections.Counter()
+        self.deep = collections.defaultdict(lambda: collections.defaultdict(int))
+    def scale(self):
+        return 1 + 0.01 * (self.seen[1] + len(self.order) + self.count["a"] + self.deep["x"]["y"])
+    def go_on(self):
+        self.seen[len(self.seen) % 3] += 1
+        self.order[len(self.order)] = 1
+        self.order.move_to_end(0)
+        self.count.update("ab")
+        self.deep["x"]["y"] += 1
+        self.deep["x"]["z"] += 1
+"""
+
+
+@pytest.mark.parametrize("name", ["Number", "Trained", "Counts"])
+def test_what_a_class_keeps_beside_its_weights_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A run that is stopped after its third record, and one that is not: the same records and weights."""
+    path = tmp_path / "states.py"
+    path.write_text(STATES)
+    registry.load_plugin(path)
+    spec = RunSpec("RotatedDigits", name, test_envs=("0",), steps=8, checkpoint_freq=2)
+    whole = run(spec, tmp_path / "whole")
+
+    save = Course.save
+
+    def stop(course: Course, step: int) -> None:
+        save(course, step)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Course, "save", stop)
+        run(spec, tmp_path / "half")
+    resumed = run(spec, tmp_path / "half")
+    assert "go on at step 5" in (tmp_path / "half" / "log.txt").read_text()
+    assert (resumed["metrics"], resumed["losses"]) == (whole["metrics"], whole["losses"])
+    ours, theirs = (
+        torch.load(tmp_path / folder / "weights.pt", weights_only=True)["raw"] for folder in ("half", "whole")
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if not key.endswith("_extra_state"))
+
+
+def test_a_kind_of_the_constructor_stays_and_shared_objects_are_shared(tmp_path: Path) -> None:
+    path = tmp_path / "states.py"
+    path.write_text(STATES)
+    half, resumed = (cast(domainbed.Adapted, build(path, "Number")) for _ in range(2))
+    half.module.both = half.module.again = [1.0]
+    half.module.array = np.ones(2)  # not kept, and no hindrance
+    half.module.factor *= np.float32(0.9)
+    resumed.load_state_dict(through_a_file(half.state_dict()))
+    assert type(resumed.module.factor) is np.float32 and resumed.module.factor == half.module.factor
+    assert resumed.module.both is resumed.module.again and not hasattr(resumed.module, "array")
 
 
 @pytest.mark.parametrize(
