@@ -71,7 +71,7 @@ chaos: $(VENV)/.installed  ## 200 kill -9 and other faults over a sweep by pools
 	$(PY) tests/chaos.py $(ARGS)
 
 bench: $(VENV)/.installed  ## the cost of the harness, as ratios; BASELINE=FILE.json: mark what got worse
-	$(PY) -m dgbench.bench $(if $(BASELINE),--baseline '$(BASELINE)') $(ARGS)
+	$(if $(DATA),DGBENCH_DATA="$$DATA") $(PY) -m dgbench.bench $(if $(BASELINE),--baseline '$(BASELINE)') $(ARGS)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -82,7 +82,9 @@ def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table
     if args.validation:
         comparison.add_validation(built)
     if args.ranks:
-        over += comparison.ranks(built)
+        over += (ranks := comparison.ranks(built))
+        if not ranks:
+            sweep.notes.append("--ranks needs two data sets with two methods that are whole on both")
     return built + over
 
 

@@ -42,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if missing := _missing(folder, runs):
         done = len(runs) - len(missing)
-        print(f"\n{done} of {len(runs)} runs are done. To go on, run the same command again.")
+        again = "run this without --dry_run" if args.dry_run else "run the same command again"
+        print(f"\n{done} of {len(runs)} runs are done. To go on, {again}.")
         print(f"To look on: python -m dgbench.sweep status --output_dir {folder}")
-    return status or int(bool(missing))
+    return status or int(bool(missing) and not args.dry_run)
 
 
 def about(name: str) -> str:

@@ -37,9 +37,9 @@ def test_a_table_from_nothing_and_again(table, capsys):
 
 
 def test_a_dry_run_launches_nothing_and_tells_how_to_go_on(table, tmp_path, capsys):
-    assert paper_table.main([*table, "--dry_run"]) == 1
+    assert paper_table.main([*table, "--dry_run"]) == 0
     out = capsys.readouterr().out
-    assert "0 of 2 runs are done. To go on, run the same command again" in out
+    assert "0 of 2 runs are done. To go on, run this without --dry_run" in out
     assert not (tmp_path / "runs").exists()
 
 

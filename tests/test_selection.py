@@ -1,11 +1,10 @@
 import dataclasses
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_vectors import FOLDER
 from literal_runs import constant, record, spec
 
 from dgbench.collect import domainbed_records, rules
@@ -293,11 +292,7 @@ def test_a_shared_draw_must_be_in_every_trial():
 
 @pytest.mark.golden
 def test_choices_equal_domainbeds():
-    folder = Path(os.environ.get("DGBENCH_GOLDEN", Path(__file__).parent / "golden"))
-    path = folder / "dg" / "domainbed_protocol.json"
-    if not path.exists():
-        pytest.skip("no golden/dg/domainbed_protocol.json")
-    golden = json.loads(path.read_text())["selection"]
+    golden = json.loads((FOLDER / "dg" / "domainbed_protocol.json").read_text())["selection"]
     by_draw = {}
     for line in golden["records"]:
         by_draw.setdefault(line["args"]["hparams_seed"], []).append(line)

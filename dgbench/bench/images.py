@@ -1,6 +1,8 @@
 """The real PACS images where they are, else drawn ones; in a cache of decoded images."""
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,13 @@ from ..folders import subfolders
 DRAWN = 60  # per class and domain, where there are no real images
 
 
+@cache
 def data_dir() -> Path:
-    """The folder that holds PACS: $DGBENCH_DATA, or drawn images."""
+    """The folder that holds PACS: $DGBENCH_DATA, or that of drawn images; says which."""
     path = Path(os.environ.get("DGBENCH_DATA", ""))
-    return path if subfolders(path / "PACS") else _drawn()
+    found, kind = (path, "real") if subfolders(path / "PACS") else (_drawn(), "drawn, see DGBENCH_DATA")
+    print(f"PACS: {found} ({kind})", file=sys.stderr)
+    return found
 
 
 def _drawn() -> Path:
