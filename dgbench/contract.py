@@ -37,6 +37,8 @@ from .train import run, update
 
 DOMAINS, ROWS, CLASSES, POOL = 3, 8, 4, 50
 PROBLEM = Problem((1, 8, 8), CLASSES, DOMAINS, 6, 2, (POOL,) * DOMAINS, (POOL,) * DOMAINS, "digits_cnn")
+SURE = 30.0
+"""Times a new classifier's weights: its predictions are then of several classes, and some are confident."""
 Method = type[Algorithm]
 TRAINERS = ("item", "cuda", "cpu", "print", "open")
 AS_IN_DOMAINBED = "a class of DomainBed's form returns numbers, so it waits for its device"
@@ -197,6 +199,9 @@ def is_plain_training_where_it_says_so(method: Method) -> str | None:
     if method.erm_when is None:
         return "declares no hyper-parameters (erm_when) under which it is plain training"
     algorithm, batch = build(method, **method.erm_when), make_batch()
+    with torch.no_grad():
+        for p in algorithm.classifier.parameters():
+            p.mul_(SURE)
     plain = copy.deepcopy(algorithm)
     torch.manual_seed(0)
     cross_entropy(plain(batch.x), batch.y).backward()

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from dgbench import hparams, registry
 from dgbench.algorithm import Algorithm, Batch, Problem
+from dgbench.averager import estimate_batch_norm
 from dgbench.dataset import Dataset
 from dgbench.errors import UsageError
 
@@ -531,6 +532,17 @@ def test_ermplusplus_statistics_of_the_average(frozen: bool) -> None:
     # From 0 with momentum 0.1 on the same images: 0.1 m, then 0.9 * 0.1 m + 0.1 m.
     torch.testing.assert_close(mean, own if frozen else 1.9 * own, rtol=1e-4, atol=1e-6)
     assert (own.abs().sum() == 0) == frozen
+
+
+def test_ermplusplus_statistics_estimated_anew_are_the_averages() -> None:
+    problem = Problem((3, 32, 32), 3, 2, 10, 10, backbone="resnet18", freeze_bn=False)
+    method = registry.find("algorithms", "ERMPlusPlus")
+    algorithm: Any = method(problem, hparams.resolve(method, Dataset, {}))
+    images = [torch.randn(8, 3, 32, 32) + 5 for _ in range(2)]
+    estimate_batch_norm(algorithm, images)
+    net = algorithm.average["featurizer"].net
+    means = torch.stack([net.conv1(x).mean((0, 2, 3)) for x in images])
+    torch.testing.assert_close(net.bn1.running_mean, means.mean(0), rtol=1e-4, atol=1e-5)
 
 
 # SAM, SAGM

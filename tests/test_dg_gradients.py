@@ -193,6 +193,14 @@ def test_mldg_by_clones_and_adam(domains: int, n_meta_test: int) -> None:
         close(ours, expected.numpy(), 1e-6)
 
 
+def test_mldgs_inner_steps_leave_batch_norm_alone() -> None:
+    algorithm = build("MLDG", 3, n_meta_test=0)
+    algorithm.featurizer = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+    algorithm.classifier = nn.Linear(64, 4)
+    algorithm.update(image_batch(3))
+    assert algorithm.featurizer[0].num_batches_tracked == 3  # each domain once, at the weights of the run
+
+
 @pytest.mark.parametrize("name", ["ANDMask", "SANDMask"])
 def test_masks_entry_by_entry(name: str) -> None:
     soft = {} if name == "ANDMask" else {"k": 1e-4}  # neither all nor nothing

@@ -8,7 +8,7 @@ the weights w and of the batch-norm statistics, after update t with n = t + 1 - 
     a_t = w_t                                  if n < 0
     a_t = ((n + 1) a_{t-1} + w_t) / (n + 2)    if n >= 0
 
-so the weights of update sma_start_iter - 1 count as the first. Where batch norm is not frozen, one more
+so the weights of update sma_start_iter - 2 count as the first. Where batch norm is not frozen, one more
 forward pass of the averaged network per update moves its statistics.
 Source: DomainBed, algorithms.py, classes ERMPlusPlus and ErmPlusPlusMovingAvg.
 Differs from the paper: this is its training step only. What surrounds it belongs to the run: learning rates
@@ -48,11 +48,6 @@ class ERMPlusPlus(Algorithm):
         norms = [m for m in self.featurizer.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
         self.refresh = bool(norms) and not problem.freeze_bn
 
-    def train(self, mode: bool = True) -> "ERMPlusPlus":
-        super().train(mode)
-        self.average.eval()
-        return self
-
     def features(self, x: Tensor) -> Tensor:
         return self.featurizer(x) if self.training else self.average["featurizer"](x)
 
@@ -69,16 +64,11 @@ class ERMPlusPlus(Algorithm):
         with torch.set_grad_enabled(everything):
             z = self.features(batch.x)
         loss = cross_entropy(self.classifier(z), batch.y)
-        optim = self.optims[everything]
-        optim.zero_grad(set_to_none=True)
-        loss.backward()
-        optim.step()
+        self.descend(loss, self.optims[everything])
         self.move_average()
         if self.refresh:
-            self.average.train()
             with torch.no_grad():
                 self.average["featurizer"](batch.x)
-            self.average.eval()
         return {"loss": loss.detach()}
 
     @torch.no_grad()

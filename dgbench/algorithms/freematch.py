@@ -41,6 +41,7 @@ class FreeMatch(FixMatch):
         "quantile": (False, None),
         "clip": (False, None),
     }
+    erm_when = {"unlabelled_weight": 0.0, "fairness_weight": 0.0}
     confidence: Tensor
     prediction: Tensor
     histogram: Tensor

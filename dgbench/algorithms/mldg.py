@@ -13,7 +13,8 @@ domain with the next in the random order, as DomainBed did before it had this hy
 domains are no more than n_meta_test, one is left to meta-train (DomainBed would train nothing).
 Source: DomainBed, algorithms.py, class MLDG.
 Differs from the paper: no derivative through the inner step; the inner step is Adam's, in effect the sign of
-the gradient; each meta-train domain takes its own inner step instead of one on their sum.
+the gradient, with the hyper-parameter lr whatever the run's optimizer and schedule; each meta-train domain
+takes its own inner step instead of one on their sum.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,8 @@ class MLDG(Algorithm):
             loss_i = cross_entropy(self(x_i), y_i)
             grads_i = torch.autograd.grad(loss_i, params)
             inner = {name: self._step(p, g) for name, p, g in zip(names, params, grads_i, strict=True)}
-            loss_j = cross_entropy(functional_call(self, inner, (x_j,)), y_j)
+            statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}  # not those at w
+            loss_j = cross_entropy(functional_call(self, {**inner, **statistics}, (x_j,)), y_j)
             grads_j = torch.autograd.grad(loss_j, list(inner.values()))
             for total, g_i, g_j in zip(outer, grads_i, grads_j, strict=True):
                 total += (g_i + beta * g_j) / domains
