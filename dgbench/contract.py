@@ -201,7 +201,7 @@ def is_plain_training_where_it_says_so(method: Method) -> str | None:
     algorithm, batch = build(method, **method.erm_when), make_batch()
     with torch.no_grad():
         for p in algorithm.classifier.parameters():
-            p.mul_(SURE)
+            p.mul_(SURE if p.ndim > 1 else 1.0)
     plain = copy.deepcopy(algorithm)
     torch.manual_seed(0)
     cross_entropy(plain(batch.x), batch.y).backward()
