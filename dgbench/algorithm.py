@@ -111,7 +111,7 @@ class Algorithm(nn.Module):
     quirks: ClassVar[Mapping[str, str]] = {}
     """Promises of the contract that the published method breaks: {"unmoved": pattern of parameter names that
     never train, "unread": pattern of hyper-parameters that it declares and ignores, "batch": why evaluation
-    depends on the batch}."""
+    depends on the batch, "device": why it calls ``.item()`` and the like}."""
 
     warnings: Sequence[str] = ()
     """What a user of this instance should know, one line each, for the run's log."""

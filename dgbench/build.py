@@ -114,7 +114,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     steps_per_epoch = _steps_per_epoch(spec, *draws)
     problem = _problem(spec, split, dataset, shape, steps_per_epoch)
     torch.manual_seed(hparams.seed_hash(seed, "weights"))
-    with _told(method):
+    with refusals(method):
         algorithm = method(problem, hp)
     if spec.pretrained != "none" and not weights:
         weights = features.weights_hash(algorithm.featurizer)  # before they train
@@ -123,14 +123,12 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     algorithm.train()
     if spec.compile:
         algorithm.featurizer.compile()
-    with _told(method):
-        algorithm.optims  # noqa: B018  made now, while nothing is written
     loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
 
 
 @contextmanager
-def _told(method: type[Algorithm]) -> Iterator[None]:
+def refusals(method: type[Algorithm]) -> Iterator[None]:
     """A value that torch refuses is the user's mistake; other errors keep their traceback."""
     try:
         yield

@@ -27,7 +27,6 @@ from .build import build as build_run
 from .checkpoint import State
 from .collect.evidence import score
 from .datasets.rotateddigits import RotatedDigits
-from .domainbed import Adapted
 from .machine import Machine
 from .meter import Meter
 from .one_device import OneDevice
@@ -41,7 +40,6 @@ SURE = 30.0
 """Times a new classifier's weights: its predictions are then of several classes, and some are confident."""
 Method = type[Algorithm]
 TRAINERS = ("item", "cuda", "cpu", "print", "open")
-AS_IN_DOMAINBED = "a class of DomainBed's form returns numbers, so it waits for its device"
 
 
 class Broken(AssertionError):
@@ -217,8 +215,8 @@ def is_plain_training_where_it_says_so(method: Method) -> str | None:
 
 
 def knows_tensors_only(method: Method) -> str | None:
-    if issubclass(method, Adapted):
-        return AS_IN_DOMAINBED
+    if "device" in method.quirks:
+        return method.quirks["device"]
     tree = ast.parse(Path(inspect.getfile(method)).read_text(encoding="utf-8"))
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = {f".{f.attr}()" for f in called if isinstance(f, ast.Attribute) and f.attr in TRAINERS}
@@ -229,8 +227,8 @@ def knows_tensors_only(method: Method) -> str | None:
 
 def keeps_to_its_device(method: Method) -> str | None:
     """An update on another device than the CPU mixes them nowhere and waits for no value."""
-    if issubclass(method, Adapted):
-        return AS_IN_DOMAINBED
+    if "device" in method.quirks:
+        return method.quirks["device"]
     algorithm, labelled = build(method).to("meta"), method.tasks != ("retrieval",)
     try:
         for step in range(3):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import averaging, files, lease, live, records, registry, retrieval
-from .build import Built, build
+from .build import Built, build, refusals
 from .checkpoint import State
 from .errors import UsageError
 from .evaluate import PSEUDO_LABELLED, accuracy, pseudo_labels
@@ -109,6 +109,8 @@ def opened(spec: RunSpec, folder: Path, machine: Machine) -> Iterator[Course | N
         yield None
         return
     built = build(spec, machine)
+    with refusals(type(built.algorithm)):
+        built.algorithm.optims  # noqa: B018  made now, while nothing is written
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with lease.hold(folder) as held:

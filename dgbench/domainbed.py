@@ -125,6 +125,9 @@ class Adapted(ours.Algorithm):
     """One of DomainBed's classes behind the interface of dgbench; ``adapt`` makes a subclass for each."""
 
     method: ClassVar[type]
+    quirks: ClassVar[Mapping[str, str]] = {
+        "device": "a class of DomainBed's form returns numbers, so it waits for its device"
+    }
 
     def __init__(self, problem: ours.Problem, hp: Mapping[str, Any]) -> None:
         nn.Module.__init__(self)  # the class builds its own networks

@@ -24,7 +24,7 @@ from .machine import place
 from .stream import Draw
 from .tasks import Pool, Split
 
-VERSION = 2  # raised when the features of the same backbone change
+VERSION = 1  # raised when the features of the same backbone change
 IN_MEMORY = 2**28
 """Bytes of a domain's features up to which they are read into memory; more are mapped."""
 

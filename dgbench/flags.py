@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import registry
 from .errors import UsageError
 from .live import KINDS
 from .spec import RunSpec
@@ -16,13 +17,15 @@ class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors are ``UsageError``, one line each."""
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As its own, with ~ in paths, which a shell leaves in NAME=~/path."""
+        """As its own, with ~ in paths, which a shell leaves in NAME=~/path; ``--plugin`` files are loaded."""
         found = super().parse_args(*args, **kwargs)
         for name, value in vars(found).items():
             if isinstance(value, Path):
                 setattr(found, name, value.expanduser())
             elif isinstance(value, list):
                 setattr(found, name, [v.expanduser() if isinstance(v, Path) else v for v in value])
+        for path in getattr(found, "plugin", ()):
+            registry.load_plugin(path)
         return found
 
     def error(self, message: str) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import flags, galleries, pseudo_curves, registry
+from . import flags, galleries, pseudo_curves
 from .build import Built, build
 from .checkpoint import DAMAGE
 from .errors import UsageError, exit_on_usage_error, unknown
@@ -157,8 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--images {args.images} are too few for a picture; give at least 4")
     where = {"data_dir": args.data_dir, "label_split": args.label_split}
     machine = Machine(**where, device=args.device, cache=args.cache, plugin=args.plugin)
-    for path in machine.plugin:
-        registry.load_plugin(path)
     for folder in args.runs:
         to = folder if args.output_dir is None else args.output_dir / folder.resolve().name
         if args.picture == "pseudo":

@@ -127,34 +127,32 @@ def _module(path: Path) -> ModuleType:
     if path not in _loaded:
         if not path.is_file():
             raise UsageError(f"no plugin file {str(path)!r}; give the path of a Python file")
-        name = f"dgbench_plugin_{path.stem}_{len(_loaded)}"
-        module_spec = importlib.util.spec_from_file_location(name, path)
-        assert module_spec is not None and module_spec.loader is not None
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules[name] = module  # where inspect looks for a class's file
-        try:
-            execute(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        _loaded[path] = module
+        _loaded[path] = run_file(path, f"dgbench_plugin_{path.stem}_{len(_loaded)}")
     return _loaded[path]
 
 
-def execute(module: ModuleType) -> None:
-    """Run a user's file as ``module``; a ``UsageError`` names the line that failed."""
-    assert module.__spec__ is not None and module.__spec__.loader is not None
+def run_file(path: Path, name: str) -> ModuleType:
+    """A user's file as the module ``name``; a ``UsageError`` names the line that failed."""
+    path = path.absolute()  # as a traceback writes it
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module  # where inspect looks for a class's file
     try:
-        module.__spec__.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as error:
-        path = str(module.__spec__.origin)
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == path]
-        if isinstance(error, SyntaxError) and error.filename == path:
-            lines, text = [error.lineno], error.msg
-        else:
-            text = str(error)
-        where = f"{path}:{lines[-1]}" if lines and lines[-1] else path
-        raise UsageError(f"cannot run {where}: {type(error).__name__}: {text}") from error
+        module_spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, UsageError) or not isinstance(error, Exception):
+            raise
+        raise UsageError(f"cannot run {_place_and_words(error, str(path))}") from error
+    return module
+
+
+def _place_and_words(error: Exception, path: str) -> str:
+    """The last line of the file on the way to an error, and what the error says."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines, text = [error.lineno], error.msg
+    where = f"{path}:{lines[-1]}" if lines and lines[-1] else path
+    return f"{where}: {type(error).__name__}: {text}"

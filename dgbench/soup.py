@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import files, flags, records, registry
+from . import files, flags, records
 from .averager import estimate_batch_norm
 from .build import Built, build
 from .course import evaluate
@@ -126,8 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
-    for path in args.plugin:
-        registry.load_plugin(path)
     runs = finished(args.input_dir)
     name = f"soup:over={args.over}" + (",greedy" if args.greedy else "")
     made = []

@@ -5,7 +5,6 @@ a run is read from its own files, so a second launch goes on with what is missin
 Instead of flags, a file of ``sweeps/`` names the runs of a paper's table; few flags go with it.
 """
 
-import importlib.util
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -116,15 +115,11 @@ def _module(name: str) -> ModuleType:
     path = Path(name) if name.endswith(".py") else SWEEPS / f"{name}.py"
     if not path.is_file():
         raise unknown("sweep", name, names())
-    module_spec = importlib.util.spec_from_file_location(f"dgbench_sweep_{path.stem}", path)
-    assert module_spec is not None
-    module = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
     try:
-        registry.execute(module)
+        return registry.run_file(path, f"dgbench_sweep_{path.stem}")
     finally:
         sys.path.remove(str(path.parent))
-    return module
 
 
 def names() -> list[str]:
@@ -195,10 +190,7 @@ def _of_file(args: Any, given: Mapping[str, Any]) -> list[RunSpec]:
 
 def parse(argv: Sequence[str] | None = None) -> Any:
     """The command line; plugins that it names are loaded."""
-    args = _parser().parse_args(argv)
-    for path in args.plugin:
-        registry.load_plugin(path)
-    return args
+    return _parser().parse_args(argv)
 
 
 def _parser() -> flags.Parser:

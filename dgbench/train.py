@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import flags, hparams, lease, records, registry, schedule
+from . import flags, hparams, lease, records, schedule
 from .checkpoint import State
 from .course import Course, opened, summary
 from .errors import exit_on_usage_error
@@ -86,8 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="the run's folder")
     args = parser.parse_args(argv)
     machine = machine_from(args)
-    for path in machine.plugin:
-        registry.load_plugin(path)
     lease.Watch().wait(args.output_dir)
     record = run(RunSpec(**flags.spec_values(args)), args.output_dir, machine, progress=sys.stderr.isatty())
     print(summary(record))

@@ -13,28 +13,25 @@ DIGITS = "--dataset RotatedDigits --algorithm ERM --test_envs 0 --steps 3"
 
 MILLISECONDS = "(time.time() - float(sys.argv[1])) * 1000"
 # a run is one process: pages of libraries count whole, whoever else has them open
-MEMORY = """
-import re
-def memory():
-    with open("/proc/self/status") as file:
-        return int(re.search(r"^VmRSS:\\s+([0-9]+) kB", file.read(), re.MULTILINE)[1]) / 1024
-"""
+MEBIBYTES = "peak_memory_gb(torch.device('cpu')) * 1024"
 
 # torch imports its compiler with the first optimizer, and torchvision does
 AFTER_IMPORTS = """
 import sys, time
 import dgbench.train, torch._dynamo
+from dgbench.machine import peak_memory_gb
 if "PACS" in sys.argv:
     import torchvision
 print({figure})
 """
 IMPORTS = AFTER_IMPORTS.format(figure=MILLISECONDS)
-MEMORY_OF_IMPORTS = MEMORY + AFTER_IMPORTS.format(figure="memory()")
+MEMORY_OF_IMPORTS = AFTER_IMPORTS.format(figure=MEBIBYTES)
 
 AT_FIRST_UPDATE = """
-import sys, time, tempfile
+import sys, time, tempfile, torch
 from dgbench import train
 from dgbench.algorithm import Algorithm
+from dgbench.machine import peak_memory_gb
 def first(self, batch):
     self.optims
     print({figure}, flush=True)
@@ -46,7 +43,7 @@ except KeyboardInterrupt:
     pass
 """
 FIRST_UPDATE = AT_FIRST_UPDATE.format(figure=MILLISECONDS)
-MEMORY_AT_FIRST_UPDATE = MEMORY + AT_FIRST_UPDATE.format(figure="memory()")
+MEMORY_AT_FIRST_UPDATE = AT_FIRST_UPDATE.format(figure=MEBIBYTES)
 
 WHOLE_RUN = """
 import sys, tempfile, contextlib, io, torch
