@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from dgbench import records, registry, train
 from dgbench.algorithms.erm import ERM
+from dgbench.build import build
+from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.errors import UsageError, exit_on_usage_error
+from dgbench.machine import Machine
 from dgbench.spec import RunSpec
 
 FLAGS = ["--dataset", "RotatedDigits", "--algorithm", "ERM", "--test_envs", "0", "--steps", "3"]
@@ -69,6 +74,40 @@ def test_a_run_leaves_its_records(tmp_path: Path) -> None:
     assert sum(domain["images"] for domain in last["fingerprint"].values()) == 1797
     assert call(tmp_path, "--checkpoint_freq", "1") == 0, "done already: nothing happens"
     assert len((folder / "results.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_run_is_a_plain_loop_over_its_batches(tmp_path: Path) -> None:
+    """The same weights and rows, in torch's default memory layout, images read from the data set itself."""
+    spec = RunSpec("RotatedDigits", "ERM", test_envs=("0",), steps=40, hparams={"lr": 3e-3}).resolved()
+    record = train.run(spec, tmp_path / "run")
+    trained = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)["raw"]
+
+    built = build(spec, Machine())
+    network = nn.Sequential(built.algorithm.featurizer, built.algorithm.classifier)
+    for p in network.parameters():
+        p.data = p.data.contiguous()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    turned = {domain.name: domain for domain in RotatedDigits(None).load(RotatedDigits.domains)}
+
+    def rows(name: str, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(turned[name].images[indices]).permute(0, 3, 1, 2)
+        return images.contiguous() / 255, torch.from_numpy(turned[name].labels[indices])
+
+    for step in range(40):
+        batch = built.loader.batch(step)
+        pools = zip(built.split.labelled, batch.per_domain(batch.idx), strict=True)
+        drawn = [rows(pool.domain.name, pool.indices[idx]) for pool, idx in pools]
+        x, y = (torch.cat(columns) for columns in zip(*drawn, strict=True))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    for name, value in built.algorithm.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-4)
+    network.eval()
+    for key, pool in built.split.evaluated.items():
+        x, y = rows(pool.domain.name, pool.indices)
+        right = (network(x).argmax(1) == y).double().mean().item()
+        assert record["metrics"][f"{key}/acc"] == pytest.approx(right, abs=1 / len(y)), "one image near a tie"
 
 
 def test_image_folders_end_to_end(folders: Path, tmp_path: Path) -> None:
