@@ -131,7 +131,12 @@ def on_rows(x: Tensor, rows: Tensor | None, function: Callable[..., Tensor], *fa
     index = None if rows is None else rows.nonzero()[:, 0]
     if index is None or len(index) == len(x):
         return function(x, *factors)
-    if len(index):
+    if not len(index):
+        return x
+    first, last = int(index[0]), int(index[-1]) + 1
+    if last - first == len(index):  # neighbours: no copies
+        function(x[first:last], *(factor[first:last] for factor in factors))
+    else:
         at = moved(index, x.device)
         some = x.index_select(0, at)
         function(some, *(factor[index] for factor in factors))

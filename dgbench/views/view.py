@@ -77,7 +77,8 @@ class View:
             order = None if alike is None else alike.sort(stable=True).indices
             for chunk in parts:
                 rows = chunk if order is None else order[chunk]
-                x = self.pixels(images[rows], [value[rows] for value in plan], size)
+                some = images[chunk] if order is None else _chosen(images, order[chunk])
+                x = self.pixels(some, [value[rows] for value in plan], size)
                 white = 255 if x.dtype == torch.uint8 else 1
                 x = out[chunk].copy_(x) if order is None else x.float()
                 if normalize:
@@ -87,3 +88,8 @@ class View:
                 if order is not None:
                     out[rows] = x
         return out
+
+
+def _chosen(images: Tensor, rows: Tensor) -> Tensor:
+    """``images[rows]`` of images (n, H, W, C) that lie in memory as planes: each is copied in one piece."""
+    return images.permute(0, 3, 1, 2).index_select(0, rows).permute(0, 2, 3, 1)
