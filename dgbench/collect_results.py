@@ -8,52 +8,38 @@ listed under the table; they do not change the exit status.
 
 import argparse
 import gc
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
-from .errors import UsageError, exit_on_usage_error, unknown
+from . import files, flags
+from .collect import comparison, domainbed_format, published, rules, tables, top
+from .collect.formats import FORMATS, Table
+from .collect.load import load
+from .collect.runs import Sweep
+from .collect.selection import DRAWS, Rule
+from .collect.stats import SPREADS
+from .errors import exit_on_usage_error, unknown
 
-if TYPE_CHECKING:
-    from .collect.formats import Table
-    from .collect.runs import Sweep
-    from .collect.selection import Rule
-
-FORMATS = ("text", "markdown", "latex", "csv")
-DOMAINBED = ("domainbed", "domainbed-latex")
+DOMAINBED = {"domainbed": domainbed_format.text, "domainbed-latex": domainbed_format.latex}
 """What DomainBed's own collector prints, whole; no other flag changes it."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; ``UsageError`` for bad flags, an empty folder, or runs that must not be averaged."""
     args = _parser().parse_args(argv)
-    if args.format not in FORMATS + DOMAINBED:
-        raise unknown("format", args.format, FORMATS + DOMAINBED)
-    from .collect import rules  # numpy comes with them
-    from .collect.load import load
-
+    if args.format not in (*FORMATS, *DOMAINBED):
+        raise unknown("format", args.format, (*FORMATS, *DOMAINBED))
     rule = rules.make(args.selection, args.threshold, args.metric)
     sweep = load(args.input_dir, cache=not args.no_cache)
     if args.format in DOMAINBED:
-        from .collect import domainbed_format
-
         unfinished = [run.name for run in sweep.runs if run.state != "done" and len(run.columns)]
         if unfinished:
             print(f"counted as DomainBed does, though not done: {', '.join(unfinished)}", file=sys.stderr)
-        document = domainbed_format.latex if args.format == "domainbed-latex" else domainbed_format.text
-        _write(document(sweep.runs), args.output)
+        _write(DOMAINBED[args.format](sweep.runs), args.output)
         return 0
     if args.top is not None:
-        from .collect import top
-
         _write(top.text(sweep.runs, rule, args.top), args.output)
         return 0
     wanted = [rule]
@@ -65,10 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table]":
+def build(sweep: Sweep, rule: Rule, args: argparse.Namespace) -> list[Table]:
     """Every table of a rule that the flags ask for."""
-    from .collect import comparison, published, tables
-
     built = tables.build(sweep, rule, args.draws, args.spread)
     if args.trials:
         comparison.add_trials(built)
@@ -88,10 +72,8 @@ def build(sweep: "Sweep", rule: "Rule", args: argparse.Namespace) -> "list[Table
     return built + over
 
 
-def _printed(sweep: "Sweep", built: "list[Table]", args: argparse.Namespace) -> str:
-    from .collect import formats
-
-    printed = formats.FORMATS[args.format](built)
+def _printed(sweep: Sweep, built: list[Table], args: argparse.Namespace) -> str:
+    printed = FORMATS[args.format](built)
     told = "\n".join([_summary(sweep), *(f"- {note}" for note in sweep.notes)])
     if args.format not in ("latex", "csv"):
         return f"{told}\n\n{printed}"
@@ -102,11 +84,13 @@ def _printed(sweep: "Sweep", built: "list[Table]", args: argparse.Namespace) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m dgbench.collect_results", description=(__doc__ or "").split("\n")[0])
+    parser = flags.Parser(
+        prog="python -m dgbench.collect_results", description=(__doc__ or "").split("\n")[0]
+    )
     add = parser.add_argument
     add("--input_dir", type=Path, required=True, help="folder of a sweep, ours or DomainBed's")
     add("--output", type=Path, help="write to this file instead of the terminal")
-    formats = ", ".join(FORMATS + DOMAINBED)
+    formats = ", ".join((*FORMATS, *DOMAINBED))
     add("--format", default="text", help=f"one of: {formats}; default: text")
     add("--latex", dest="format", action="store_const", const="latex", help="--format latex")
     add("--no_cache", action="store_true", help="read every file again, keep nothing")
@@ -114,15 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add(
         "--selection",
-        default="training_domain_validation",
-        help="training_domain_validation (default), leave_one_domain_out, last, early_stopping, label_free, "
-        "or oracle (target labels)",
+        default=rules.DEFAULT,
+        help=f"one of: {', '.join(rules.NAMES)}; default: {rules.DEFAULT}",
     )
     add("--threshold", type=float, help="of early_stopping: a validation accuracy, e.g. 0.95")
     add("--metric", help="of label_free: a recorded metric, e.g. target/all/entropy")
     add(
         "--draws",
-        choices=("per_trial", "shared"),
+        choices=tuple(DRAWS),
         default="per_trial",
         help="chosen anew in each trial, or once",
     )
@@ -132,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add(
         "--spread",
-        choices=("domainbed", "sample", "deviation"),
+        choices=tuple(SPREADS),
         default="domainbed",
         help="+/- is a standard error (divisor n, or n - 1), or the standard deviation of the trials",
     )
@@ -145,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _summary(sweep: "Sweep") -> str:
+def _summary(sweep: Sweep) -> str:
     states = Counter(run.state for run in sweep.runs)
     told = ", ".join(
         f"{states[state]} {state}" for state in ("done", "running", "failed", "waiting") if states[state]
@@ -157,13 +140,8 @@ def _summary(sweep: "Sweep") -> str:
 def _write(printed: str, output: Path | None) -> None:
     if output is None:
         print(printed, end="")
-        return
-    aside = output.with_name(output.name + ".part")
-    try:
-        aside.write_text(printed, encoding="utf-8")
-        os.replace(aside, output)
-    except OSError as error:
-        raise UsageError(f"cannot write {str(output)!r}: {error.strerror}; give --output a file") from error
+    else:
+        files.write_output(output, printed)
 
 
 if __name__ == "__main__":

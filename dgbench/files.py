@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .errors import UsageError
+
 DISK = (errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Numbers of errors that are the disk's, not of what is read from elsewhere."""
 
@@ -32,6 +34,14 @@ def replace(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None 
 def replace_text(path: Path, text: str) -> None:
     """``replace`` with a text."""
     replace(path, lambda file: file.write(text.encode()))
+
+
+def write_output(path: Path, text: str) -> None:
+    """``replace_text`` where a user's ``--output`` points; ``UsageError`` if it cannot be written."""
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}; give --output a file") from error
 
 
 def remove_leftovers(folder: Path) -> None:

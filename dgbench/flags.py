@@ -16,9 +16,9 @@ from .spec import RunSpec
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors are ``UsageError``, one line each."""
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:  # ``parse_args`` calls it
         """As its own, with ~ in paths, which a shell leaves in NAME=~/path; ``--plugin`` files are loaded."""
-        found = super().parse_args(*args, **kwargs)
+        found, others = super().parse_known_args(*args, **kwargs)
         for name, value in vars(found).items():
             if isinstance(value, Path):
                 setattr(found, name, value.expanduser())
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
                 setattr(found, name, [v.expanduser() if isinstance(v, Path) else v for v in value])
         for path in getattr(found, "plugin", ()):
             registry.load_plugin(path)
-        return found
+        return found, others
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")

@@ -131,13 +131,16 @@ class RunSpec:
                 raise TypeError(f"{name} {plain[name]!r} is no number")
         return cls(**plain)
 
+    def chosen(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
+
     def run_id(self) -> str:
         """A readable prefix and 8 hex digits of a hash of the fields that differ from their defaults.
 
         A new field with a default therefore changes the name of no earlier run.
         """
-        told = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.chosen(), sort_keys=True).encode()).hexdigest()[:8]
         targets, sources = "+".join(self.test_envs), "+".join(self.source_envs)
         where = sources if self.task == "single_source" else targets
         if self.task == "domain_adaptation" and sources:

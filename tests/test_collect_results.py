@@ -36,10 +36,10 @@ def test_latex_is_a_flag_of_old_commands(sweep, capsys):
     assert "Total records" in captured.err
 
 
-def test_formats_are_those_that_exist():
-    from dgbench.collect import formats
-
-    assert tuple(formats.FORMATS) == collect_results.FORMATS
+def test_a_folder_may_begin_at_home(sweep, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(sweep.parent))
+    assert collect_results.main(["--input_dir", "~/runs"]) == 0
+    assert "50.0" in capsys.readouterr().out
 
 
 def test_output_is_a_file(sweep, tmp_path, capsys):

@@ -21,7 +21,9 @@ def table(tmp_path):
     return [str(tmp_path / "small.py"), "--output_dir", str(tmp_path / "runs"), "--launcher", "serial"]
 
 
-def test_a_table_from_nothing_and_again(table, capsys):
+def test_a_table_from_nothing_and_again(table, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table[2] = "~/runs"
     assert paper_table.main([*table, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("A small table: ERM on rotated digits, two targets.\n\nwaiting")

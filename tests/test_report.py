@@ -276,10 +276,15 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, flags, message):
         report.main(flags)
 
 
-def test_commands_train_the_same_run():
-    run = RunSpec(
-        "PACS", "PCL", test_envs=("sketch",), hparams={"lr": 1e-4}, averaging=("ema", "swad"), steps=300
-    )
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hparams": {"lr": 1e-4}, "averaging": ("ema", "swad"), "steps": 300},
+        {"frozen": True, "compile": True, "freeze_bn": False, "precision": "bf16"},
+    ],
+)
+def test_commands_train_the_same_run(given):
+    run = RunSpec("PACS", "PCL", test_envs=("sketch",), **given)
     from dgbench import flags
 
     parser = flags.Parser()
@@ -288,6 +293,11 @@ def test_commands_train_the_same_run():
 
     words = shlex.split(command(run).replace("\\\n", ""))[3:]
     assert RunSpec(**flags.spec_values(parser.parse_args(words))) == run
+
+
+def test_a_command_leaves_the_file_of_a_label_split_open():
+    run = RunSpec("PACS", "FixMatch", test_envs=("sketch",), task="semi_supervised", label_split="abcdef01")
+    assert "--label_split FILE" in command(run)
 
 
 def test_text_is_escaped():

@@ -43,7 +43,7 @@ def write(
 ) -> None:
     """The page of these folders; ``UsageError`` where one holds no runs."""
     parts = [part for folder in folders for part in _parts(folder, rule, oracle)]
-    files.replace_text(output, page(parts, data_dir))
+    files.write_output(output, page(parts, data_dir))
 
 
 def page(parts: Sequence[Part], data_dir: Path | None = None) -> str:
@@ -200,12 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     rule = rules.make(args.selection, args.threshold, args.metric)
-    try:
-        write(args.input_dir, args.output, rule, args.oracle, args.data_dir)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {str(args.output)!r}: {error.strerror}; give --output a file"
-        ) from error
+    write(args.input_dir, args.output, rule, args.oracle, args.data_dir)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
     return 0
 

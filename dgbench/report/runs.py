@@ -4,7 +4,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 from ..collect.formats import Table
@@ -122,18 +122,18 @@ def commands(folder: Path, tables: Sequence[Table]) -> Html:
 
 
 def command(spec: RunSpec) -> str:
-    """The line that trains this run again."""
-    words = ["python -m dgbench.train"]
-    for f in fields(spec):
-        value = getattr(spec, f.name)
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        if value == default or value is None:
-            continue
-        if isinstance(value, tuple):
-            words.append(f"--{f.name} {' '.join(map(shlex.quote, value))}")
+    """The line that trains this run again; a label split is known by its content: its file is left open."""
+    words, switches = ["python -m dgbench.train"], {f.name for f in fields(spec) if f.type is bool}
+    for name, value in spec.chosen().items():
+        if name in switches:
+            words.append(f"--{name}")
+        elif isinstance(value, tuple):
+            words.append(f"--{name} {' '.join(map(shlex.quote, value))}")
+        elif name == "label_split":
+            words.append(f"--{name} FILE")
         else:
-            text = json.dumps(dict(value)) if f.name == "hparams" else str(value)
-            words.append(f"--{f.name} {shlex.quote(text)}")
+            text = json.dumps(dict(value)) if name == "hparams" else str(value)
+            words.append(f"--{name} {shlex.quote(text)}")
     return " \\\n  ".join(words)
 
 

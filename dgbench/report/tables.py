@@ -40,11 +40,7 @@ def averages_table(found: Table) -> Html:
     """Means over data sets, sortable, with their words."""
     rows = [[row.label, *((escape(str(cell)), cell.mean) for cell in _cells(row))] for row in found.rows]
     words = tag("p", " ".join(found.caption), class_="words")
-    return join([table(["Algorithm", *found.columns, "Avg"], rows, _title(found)), words])
-
-
-def _title(found: Table) -> str:
-    return f"{found.heading}, {found.rule.title}"
+    return join([table(["Algorithm", *found.columns, "Avg"], rows, found.heading), words])
 
 
 def rank_table(found: Table) -> Html:
