@@ -94,7 +94,7 @@ class Algorithm(nn.Module):
     hparams: ClassVar[Declared] = {}
     """{name: (default, range)}, names as in DomainBed where it has the method."""
     hparams_on: ClassVar[Mapping[str, Declared]] = {}
-    """{data set: {name: (default, range)}}: what differs there."""
+    """{data set, or ``hparams.SMALL`` or ``FOLDERS``: {name: (default, range)}}: what differs there."""
     tasks: ClassVar[tuple[str, ...]] = (*MULTI_SOURCE, "single_source")
     needs: ClassVar[tuple[str, ...]] = ()
     """Fields of the batch beyond x and y: "unlabelled" (u, ud, uidx), "strong" (u2), "strong_labelled" (x2),

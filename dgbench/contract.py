@@ -249,6 +249,7 @@ def what_is_hidden_changes_nothing(method: Method) -> str | None:
     for task in method.tasks:
         with registry.registered(method):
             clean, poisoned = (build_run(_spec(method, task), Machine()) for _ in range(2))
+        _require(type(clean.algorithm) is method, f"{task}: a run trains {type(clean.algorithm)}")
         _poison(poisoned.split)
         for built in (clean, poisoned):
             state = State(built.algorithm, averaging.make((), built.algorithm), Meter())
@@ -298,11 +299,14 @@ PROMISES: dict[str, Callable[[Method], str | None]] = {
 
 
 def _spec(method: Method, task: str) -> RunSpec:
+    """A short run of the method, also of one that the registered class becomes by a hyper-parameter."""
     where: dict[str, tuple[str, ...]]
     where = {"source_envs": ("0",)} if task == "single_source" else {"test_envs": ("0",)}
     if task == "retrieval":
         where = {"test_envs": ("0", "1")}
-    return RunSpec("RotatedDigits", method.__name__, task=task, steps=2, **where).resolved()  # type: ignore[arg-type]
+    found = registry.find("algorithms", method.__name__).hparams  # type: ignore[attr-defined]
+    base = {name: own for name, (own, _) in method.hparams.items() if name in found and found[name][0] != own}
+    return RunSpec("RotatedDigits", method.__name__, task=task, steps=2, hparams=base, **where).resolved()  # type: ignore[arg-type]
 
 
 def _require(kept: bool, seen: str) -> None:

@@ -142,19 +142,13 @@ SMALL_IMAGES: Declared = {
 
 
 MISSING_PATTERNS = ("Digits_MP", "MNIST", "MNIST_MP", "MNIST_UP", "MNIST_UP_Anti")
-SMALL_DATASETS = (
-    *("ColoredDigits", "ColoredMNIST", "NoisyDigits", "NoisyMNIST", "RotatedDigits", "RotatedMNIST"),
-    *MISSING_PATTERNS,
-)
-
-
-FOLDERS = "image folders"
-"""Key of a method's ``hparams_on``: every data set whose images have no size of their own."""
+SMALL, FOLDERS = "small images", "image folders"
+"""Keys of a method's ``hparams_on``: every data set with an ``input_shape``; every other one."""
 
 
 def on_small_images(declared: Declared) -> dict[str, Declared]:
-    """``hparams_on`` of a method for which DomainBed has other values where images have 28 pixels."""
-    return dict.fromkeys(SMALL_DATASETS, declared)
+    """``hparams_on`` of a method with other values on images of 28 pixels (DomainBed's) or fewer."""
+    return {SMALL: declared}
 
 
 def on_missing_patterns(declared: Declared) -> dict[str, Declared]:
@@ -185,13 +179,13 @@ def seed_hash(*args: object) -> int:
 def declared(algorithm: type, dataset: type) -> dict[str, tuple[Any, Any]]:
     """A method's hyper-parameters; later wins: shared, the data set's, the method's, ``hparams_on``."""
     on: Mapping[str, Declared] = algorithm.hparams_on  # type: ignore[attr-defined]
-    small = getattr(dataset, "input_shape", None) is not None
+    kind = FOLDERS if getattr(dataset, "input_shape", None) is None else SMALL
     return {
         **SHARED,
         **(UNLABELLED if "unlabelled" in getattr(algorithm, "needs", ()) else {}),
         **dataset.hparams,  # type: ignore[attr-defined]
         **algorithm.hparams,  # type: ignore[attr-defined]
-        **({} if small else on.get(FOLDERS, {})),
+        **on.get(kind, {}),
         **on.get(dataset.__name__, {}),
     }
 
