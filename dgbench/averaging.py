@@ -9,7 +9,7 @@
 Averages are over every parameter of the algorithm (heads and teachers too), in the parameters' dtype and on
 their device. Buffers are never averaged, as in the official code of SWA and SWAD: an average carries a copy
 that was made when it began. The batch-norm statistics of an averaged model are therefore stale unless they
-are frozen. EMA moves all the time and is evaluated with the current buffers.
+are frozen or, with ``bn_batches``, estimated anew. EMA moves all the time and has the current buffers.
 """
 
 import math
@@ -49,7 +49,7 @@ class SWA(Averager):
     arXiv 1803.05407. Starts after ``start_fraction`` of the run; the first weights replace the copy and the
     buffers stay at that copy's values, as in torch's and SWAD's AveragedModel.
     Differs from the paper: the weights of every step, at a constant learning rate; batch-norm statistics are
-    not computed anew.
+    computed anew on request alone (``bn_batches``).
     """
 
     def __init__(self, algorithm: Algorithm, start_fraction: float = 0.75, bn_batches: int = 0) -> None:

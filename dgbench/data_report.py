@@ -114,7 +114,7 @@ def text(report: Report) -> str:
 
 
 def ordered(report: Report) -> list[Pair]:
-    """The pairs, those between domains first, then between in and out."""
+    """The pairs: two labels first, then between domains, then between in and out."""
     return sorted(
         report.pairs, key=lambda p: (not report.two_labels(p), PLACES.index(report.place(p)), p.i, p.j)
     )

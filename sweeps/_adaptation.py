@@ -12,7 +12,7 @@ from dgbench.hparams import defaults, on_office
 from dgbench.spec import RunSpec
 from dgbench.sweep import grid
 
-OWN = ["DAN", "DANN_UDA", "CDAN", "MCC", "MDD", "SCALE"]  # their defaults on Office data are the library's
+OWN = ["DAN", "DANN_UDA", "CDAN", "MCC", "MDD", "SCALE"]  # on Office data, the library's optimizers
 
 
 def schedule(lr: float, lr_gamma: float, weight_decay: float) -> dict[str, Any]:

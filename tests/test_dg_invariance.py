@@ -632,7 +632,7 @@ def test_trm_heads_start_from_the_classifier_with_balanced_classes() -> None:
     close(algorithm.weights, weights)
 
 
-def transfer(batch: Batch, featurizer: nn.Linear, **chosen: Any) -> Transfer:
+def transfer(batch: Batch, featurizer: nn.Module, **chosen: Any) -> Transfer:
     algorithm = build("Transfer", toy_linear(5, 3), batch.num_domains, **{"lr": 0.05, **chosen})
     assert isinstance(algorithm, Transfer)
     algorithm.featurizer, algorithm.adversary = featurizer, toy_linear(5, 3, seed=9)
@@ -667,9 +667,12 @@ def transfer_slowly(algorithm: Transfer, batch: Batch) -> Transfer:
     return other
 
 
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("delta", [0.0, 0.05, 100.0])
-def test_transfer_is_its_three_steps(delta: float) -> None:
+def test_transfer_is_its_three_steps(delta: float, norm: bool) -> None:
     batch, featurizer = features_case((6, 6, 6), scale=1.0)
+    if norm:  # whose statistics are each domain's own in the gaps
+        featurizer = nn.Sequential(featurizer, nn.BatchNorm1d(5, dtype=torch.float64))
     algorithm = transfer(batch, featurizer, gda=True, lr_d=0.2, delta=delta, d_steps_per_g=4, t_lambda=0.8)
     for _ in range(3):
         expected = transfer_slowly(algorithm, batch)

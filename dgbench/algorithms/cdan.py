@@ -9,7 +9,8 @@ without a gradient, or for randomised_dim R > 0 on h = (R_z z) * (R_p p) / sqrt(
 entropy_conditioning (CDAN+E): w_j = 1 + exp(-H(p_j)), divided by their mean; without it w_j = 1. The gradient
 of w_j is stopped with p's. trade_off 0 never looks at the target.
 Source: TLL, examples cdan.py, cdan.py; its values for Office-Home are the defaults there and on Office-31.
-Differs from the paper: the weights have mean 1 over both domains together; the reversal's ramp (DANN_UDA).
+Differs from the paper: p has no gradient; the randomised map is taken on request alone, there where C F is
+above 4096; the weights have mean 1 over both domains together; the reversal's ramp (DANN_UDA).
 """
 
 from collections.abc import Mapping

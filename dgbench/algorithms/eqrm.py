@@ -5,7 +5,7 @@ Objective as coded, R (D,) the mean cross-entropies of the source domains, a = e
 
     L = mean R before update eqrm_burnin_iters, then lo + t (hi - lo)
     lo = min R + h q, hi = max R + h q,    h = 1.06 std(R) D^(-1/5),    q = the standard normal's a-quantile
-    t in [0, 1]: mean_e Phi((lo + t (hi - lo) - R_e) / h) = a, to 2^-32
+    t in [0, 1]: mean_e Phi((lo + t (hi - lo) - R_e) / h) = a, to 2^-32 or the rounding of R
 
 So L is the a-quantile of the Gaussian kernel density of the risks (std unbiased), with gradients through lo
 and hi alone. At update eqrm_burnin_iters Adam starts anew with the learning rate eqrm_lr.

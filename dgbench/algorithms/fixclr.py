@@ -7,6 +7,7 @@ Objective as coded, on top of the objective of ``base``, any method that makes p
 
 over a set of rows: the strong views of the unlabelled images that the base trains on (of weight above 1/2),
 with their pseudo-labels, and the weak views of labelled images (``fixclr_labelled``); the base passed both.
+Beside a base that sums over the D domains (variant "ssdg"), the term has D times this weight.
 z, of unit length, is a projection of the features: linear (F, F), ReLU, linear (F, 128); or the features
 themselves. N_i are the rows of another class, of all domains, other domains or i's own
 (``fixclr_negatives``); the mean is over the rows i with any.
@@ -69,12 +70,16 @@ class FixCLR(FixMatch):
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         seen = self.see(batch)
         total, logs, targets = self.objective(seen)
-        rows = [(seen.z2, targets.labels, seen.batch.ud, targets.weights > 0.5)]
+        kept, domains = targets.weights > 0.5, 1
+        if self.ssdg:  # has its labelled images among the unlabelled ones, and sums over domains
+            assert seen.batch.uidx is not None
+            kept, domains = kept & (seen.batch.uidx >= 0), self.problem.num_domains
+        rows = [(seen.z2, targets.labels, seen.batch.ud, kept)]
         if self.hp["fixclr_labelled"]:
             rows.append((seen.z, batch.y, batch.d, torch.ones_like(batch.y, dtype=torch.bool)))
         z, y, d, kept = (torch.cat(parts) for parts in zip(*rows, strict=True))
         push = repelling(self.head(z), y, d, kept, self.hp["fixclr_temperature"], self.hp["fixclr_negatives"])
-        return total + self.hp["fixclr_weight"] * push, {**logs, "repelling": push}
+        return total + domains * self.hp["fixclr_weight"] * push, {**logs, "repelling": push}
 
 
 @cache

@@ -9,8 +9,10 @@ o = classifier(z), c = argmax o, R the gradient reversal, q = softmax(adversary(
 
 R multiplies the gradient by -reversal * (2 / (1 + exp(-t / reversal_steps)) - 1) at update t. Classifier and
 adversary: linear, ReLU, dropout, linear. trade_off 0 never looks at the target.
+The features end in DANN_UDA's bottleneck: linear, batch norm, ReLU.
 Source: the paper; TLL, mdd.py. Optimizer and schedule on Office-31 and Office-Home: TLL's for DANN.
-Differs from the paper: nothing known.
+Differs from the paper: TLL's bottleneck for MDD is wider and has dropout, its layers begin with small normal
+weights; here they are DANN's, with torch's.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,8 @@ with teacher_ramp min(1 - 1/(t + 1), teacher_rate) at update t. Evaluation, and 
 it the recorded accuracy of pseudo-labels, is the teacher's or the student's (``predict``).
 Source: Transfer-Learning-Library, self_ensembling (weight 3, threshold 0.8, rate 0.99).
 Differs from the paper: squared differences are summed over the classes; a weak and a strong view in place of
-two noisy ones; the weight is constant, without a ramp-up.
+two noisy ones; of unlabelled images alone, there of labelled ones too; the weight is constant, without a
+ramp-up.
 """
 
 from collections.abc import Mapping

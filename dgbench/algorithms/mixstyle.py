@@ -12,7 +12,8 @@ lam_i ~ Beta(a, a), a = mixstyle_alpha; p(i): the partner. ``mixstyle_mix``:
 "pairs": the batch is regrouped into (first half of domain d, second half of domain d + 1), d = 1..D, and
 partners come from the other half of the group; each group tosses its own coin at each stage.
 Source: the official code (mixstyle-release); "pairs": the SWAD repository, class Mixstyle2.
-Differs from the paper: "crossdomain" there has batches of two random domains, here of all; the rest of its
+Differs from the paper: "crossdomain" there has batches of two random domains, here of all; "pairs" are one
+pass, so that batch norm which trains sees all of them, in Mixstyle2 each alone; the rest of the paper's
 recipe (SGD, cosine schedule, random translation) is not the method. The stages are those of DomainBed-era
 runs on ResNets (after residual stages 1, 2, 3); the paper has 1 and 2 for OfficeHome. Small networks: after
 those convolutions that they have.

@@ -14,7 +14,8 @@ domains are no more than n_meta_test, one is left to meta-train (DomainBed would
 Source: DomainBed, algorithms.py, class MLDG.
 Differs from the paper: no derivative through the inner step; the inner step is Adam's, in effect the sign of
 the gradient, with the hyper-parameter lr whatever the run's optimizer and schedule; each meta-train domain
-takes its own inner step instead of one on their sum.
+takes its own inner step instead of one on their sum. From DomainBed: batch-norm statistics that train follow
+the passes at w; there they never move.
 """
 
 from collections.abc import Sequence

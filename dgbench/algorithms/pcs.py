@@ -11,9 +11,10 @@ c and the temperatures phi of clusters (mean distance to the centroid / log(n_u 
     CROSS = mean over runs and i of H(softmax_u(f_i . c'_u / t)), c' of the other domain
     ID    = mean_i -log softmax_j(f_i . M_j / t) at j = i
     MATCH = mean_i H(softmax_j(f_i . M'_j / t)), M' of the other domain
-    MIM   = mean_i H(p_i) - H(mean p), p = softmax_c(f_i . w_c / mim_temperature), w_c of unit length
+    MIM   = mean_i H(p_i) + sum_c q_c log(m_c + 1e-5), p = softmax_c(f_i . w_c / mim_temperature), w_c of
+            unit length, q = mean_i p_i, m the running mean of q, which this batch enters first; no gradient
 
-The mean prediction of MIM is a running one. After the step, M moves as in ``id.py``.
+After the step, M moves as in ``id.py``.
 Source: PCS-FUDA, pcs/models/ssda.py, clustering.py, head.py, utils/torchutils.py.
 Differs from the paper: no labelled images, so no classification loss and no update of the classifier by
 prototypes; the classifier of MIM would be led by MIM alone, which is off, and so are ID and MATCH there.

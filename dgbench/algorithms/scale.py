@@ -25,6 +25,8 @@ Differs from the paper: where it leaves something open or contradicts itself:
 - Algorithm 1 updates the statistics online, the discussion says they need the whole source; here the former.
 - r has the paper's sign, the opposite of SePiCo's code (reg_form "sepico").
 - Of the ablation's two rows with CE alone and different scores, one presumably has the target term as well.
+- The default contrast has the diagonal of S_k, as SePiCo's code; the paper has all of it (dist_full).
+- The teacher moves before an update, in Algorithm 1 after it.
 - Pixels and class-balanced crops belong to segmentation; here an image is one query.
 """
 

@@ -8,7 +8,7 @@ Objective as coded: FixMatch's form "ssdg", a sum over domains, with ``stochasti
 where eps is drawn anew for each domain and each term; with ``style`` "adain" plus a third term, the same
 labels and masks on each weak view in the style of the image at the same place of another source domain, drawn
 for each domain (AdaIN, half style). Pseudo-labels and evaluation take w = mu; evaluation with
-``ensemble`` takes the mean of the logits of so many draws.
+``ensemble`` takes the mean of the logits of so many draws, as does the recorded accuracy of pseudo-labels.
 Without style (the default) this is "v3" of the authors' code, with it "v1"; without ``stochastic`` the
 classifier is linear: with style "v2", else "v4", their FixMatch. The style transfer's weights are a download,
 see ``networks/adain.py``; a run without it says so in its log.

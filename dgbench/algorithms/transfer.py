@@ -14,7 +14,7 @@ Source: DomainBed, algorithms.py, class Transfer, from memory of it.
 gda: DomainBed hands its SGD the parameters of the adversary, so that g and h would never train; here it gets
 those of g and h. weight_decay_d and beta1 are DomainBed's too: declared and drawn there, and never read.
 Differs from the paper: the adversary restarts from h in every update; z in step 3 is computed once, which
-matters only with dropout or batch norm that is not frozen.
+matters only with dropout. In the gaps, batch norm that trains has each domain's own statistics.
 """
 
 import copy
@@ -71,11 +71,11 @@ class Transfer(Algorithm):
         main, ascent = self.optims
         nll = cross_entropy(self(batch.x), batch.y)
         self.descend(nll, main)
-        gap = self.gap(self.features(batch.x), batch)
+        gap = self.gap(self.apart(self.features, batch.x, batch.num_domains), batch)
         self.descend(gap, main)
         self.adversary.load_state_dict(self.classifier.state_dict())
         with torch.no_grad():
-            z = self.features(batch.x)
+            z = self.apart(self.features, batch.x, batch.num_domains)
         for _ in range(self.hp["d_steps_per_g"]):
             gap = self.gap(z, batch)
             self.descend(-gap, ascent)

@@ -1,4 +1,4 @@
-"""Digits and the two constructions on them: rotated and coloured (DomainBed, datasets.py).
+"""Digits and the constructions on them: rotated and coloured (DomainBed, datasets.py), on noise.
 
 Differs from DomainBed: every random part is drawn from the trial seed, so that all methods of a trial see
 the same images. DomainBed draws from the global generator, seeded by a hash of all arguments of the run,

@@ -47,4 +47,4 @@ approximates it by boxes; crops are of the stored image, as in ``domainbed``.
 """
 
 OF_DIGITS = View(32, partial(plan, digits=True), partial(pixels, digits=True), alike)
-"""The same without flips, saturation, hue and grey, for 1, 2 or 3 channels; crops hold half of the image."""
+"""The same without flips, saturation, hue and grey, for 1, 2 or 3 channels; crops hold half or more."""
