@@ -40,11 +40,6 @@ class Problem:
     class_names: tuple[str, ...] = ()  # where the data set has them
     unlabelled_are_sources: bool = True  # the unlabelled domains are the source domains, in their order
 
-    @property
-    def num_unlabelled(self) -> int:
-        """U, the unlabelled domains in a batch."""
-        return len(self.unlabelled_sizes)
-
 
 @dataclass
 class Batch:

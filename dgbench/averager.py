@@ -74,7 +74,7 @@ class Averager:
     def evaluated(self, algorithm: Algorithm, step: int, val_loss: float) -> None:
         """Take in the validation loss of the raw weights, the mean of the source domains' cross-entropies."""
 
-    def ready(self, step: int, last: bool) -> bool:
+    def ready(self, last: bool) -> bool:
         """Whether the average is to be evaluated now; ``last``: this is the run's last evaluation."""
         return self.mean.n > 0
 

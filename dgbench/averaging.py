@@ -3,7 +3,7 @@
     averagers = make(["ema", "swad"], algorithm)          # once, with the algorithm on its device
     averager.update(algorithm, step)                      # after every update, steps counted from 0
     averager.evaluated(algorithm, step, val_loss)         # after every evaluation of the raw weights
-    if averager.ready(step, last):                        # is there something to evaluate?
+    if averager.ready(last):                              # is there something to evaluate?
         with averager.swapped(algorithm): ...             # the algorithm now has the averaged weights
 
 Averages are over every parameter of the algorithm (heads and teachers too), in the parameters' dtype and on

@@ -98,17 +98,11 @@ def train(algorithm: Algorithm, steps: range) -> list[Logs]:
     return logs
 
 
-class _Images(list[Tensor]):
-    """A pool as ``begin_epoch`` gets it: iterates over batches; its length counts images."""
-
-    def __len__(self) -> int:
-        return sum(len(x) for x in self)
-
-
-def _pools(labelled: bool) -> list[_Images]:
+def _pools(labelled: bool) -> list[list[Tensor]]:
+    """What ``begin_epoch`` gets: a pool yields batches of images."""
     r = torch.Generator().manual_seed(0)
     count = DOMAINS * (1 + labelled)
-    return [_Images([torch.rand(POOL // 2, 1, 8, 8, generator=r) for _ in range(2)]) for _ in range(count)]
+    return [[torch.rand(POOL // 2, 1, 8, 8, generator=r) for _ in range(2)] for _ in range(count)]
 
 
 def logs_are_finite_detached_scalars(method: Method) -> str | None:

@@ -24,11 +24,13 @@ def seconds_per_run(spec: RunSpec) -> tuple[dict[str, Any], float]:
     """
     _, hp = check(spec)
     dataset = registry.find("datasets", spec.dataset)
-    envs = dataset.domains or ("?",) * 4  # type: ignore[attr-defined]
+    envs = dataset.domains  # type: ignore[attr-defined]
     if spec.task == "retrieval":
         sources = 2
+    elif envs:
+        sources = len(sources_and_targets(spec, envs)[0])
     else:
-        sources = len(sources_and_targets(spec, envs)[0]) if dataset.domains else 3  # type: ignore[attr-defined]
+        sources = 3
     assert spec.steps and spec.backbone
     shape = dataset.input_shape or (3, spec.image_size, spec.image_size)  # type: ignore[attr-defined]
     images = spec.steps * sources * hp["batch_size"]

@@ -48,7 +48,7 @@ class Course:
         losses, timing = state.meter.read()
         text = ""
         for weights in ("raw", *state.averagers):
-            if weights != "raw" and not state.averagers[weights].ready(step, step + 1 == run.spec.steps):
+            if weights != "raw" and not state.averagers[weights].ready(step + 1 == run.spec.steps):
                 continue
             with state.averagers[weights].swapped(run.algorithm) if weights != "raw" else nullcontext():
                 started = time.perf_counter()

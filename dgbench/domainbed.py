@@ -143,9 +143,7 @@ class Adapted(ours.Algorithm):
         random.seed(seed)
         np.random.seed(seed)
         minibatches = list(zip(batch.per_domain(batch.x), batch.per_domain(batch.y), strict=True))
-        unlabeled = None
-        if batch.u is not None:
-            unlabeled = list(batch.u.unflatten(0, (len(self.problem.unlabelled_sizes), -1)))
+        unlabeled = None if batch.u is None else list(batch.per_unlabelled(batch.u))
         returned = self.module.update(minibatches, unlabeled)
         for name in set(self.module._modules) - self._children:
             # Made anew in every update (Fish's clone): no part of the model that is averaged and saved.
@@ -244,9 +242,6 @@ class Drawn:
     def draw(self, r: np.random.RandomState) -> Any:
         value = self.function(r)
         return value.item() if isinstance(value, np.generic) else value
-
-    def check(self, value: Any) -> bool:
-        return True
 
     def __str__(self) -> str:
         return "drawn by a function"

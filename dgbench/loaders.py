@@ -99,8 +99,7 @@ class Loader:
     def epoch_pools(self, split: Split) -> list["EpochPool"]:
         """What ``Algorithm.begin_epoch`` may look at: the training images, without labels."""
         return [
-            EpochPool(partial(self.images, pool), len(pool), self.memos.get(id(pool.indices)))
-            for pool in split.training
+            EpochPool(partial(self.images, pool), self.memos.get(id(pool.indices))) for pool in split.training
         ]
 
 
@@ -109,11 +108,7 @@ class EpochPool:
     """A training pool's images in order, in the evaluation view: yields x (n, C, H, W) batch by batch."""
 
     images: Callable[[], Iterator[Tensor]]
-    count: int
     memo: Memo | None = None  # what the evaluation before found of these images
-
-    def __len__(self) -> int:
-        return self.count
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.images()

@@ -28,7 +28,7 @@ class SWAD(Averager):
     Buffers are those of the evaluation before the convergence segment began; where batch-norm statistics
     train (``freeze_bn`` off) they are estimated anew from training batches, where not they stay stale.
     Source: SWAD, swad.py, class LossValley. Differs from the paper: the first segments of the list are chosen
-    as ``_early`` says, some enter twice, each segment has the same weight; ``paper_valley`` is the paper's
+    as ``_early`` says, some enter twice, each segment has the same weight; ``SWADPaper`` has the paper's
     range. Training goes on after the valley is dead. Memory: max(n_converge, n_tolerance) + 2 copies.
     """
 
@@ -71,7 +71,7 @@ class SWAD(Averager):
             else:
                 self.dead_step, self.queue, self.segment = step, [], Mean()
 
-    def ready(self, step: int, last: bool) -> bool:
+    def ready(self, last: bool) -> bool:
         return last and (self.dead_step is not None or bool(self.queue))
 
     def result(self) -> Mean:
@@ -160,8 +160,10 @@ class SWAD(Averager):
 class SWADPaper(SWAD):
     """SWAD as the paper's Algorithm 1 states it: the mean of the weights after every step from t_s to t_e.
 
-    t_s, t_e and the threshold are those of ``paper_valley``; a segment weighs as many steps as it has. Once
-    converged, the queue holds the segments that later evaluations can still exclude.
+    t_s is the first evaluation that is the minimum of the ``n_converge`` from it on, the threshold (1 +
+    tolerance_ratio) times their mean; t_e comes before the first ``n_tolerance`` evaluations all above it.
+    A segment weighs as many steps as it has. Once converged, the queue holds the segments that later
+    evaluations can still exclude.
     A run that never converged yields its last segment, as the official code does.
     """
 
@@ -192,24 +194,3 @@ class SWADPaper(SWAD):
 
     def _rest(self) -> list[Mean]:
         return self.queue if self.converge_step is not None else []
-
-
-def paper_valley(
-    losses: Sequence[float], n_converge: int = 3, n_tolerance: int = 6, tolerance_ratio: float = 0.3
-) -> tuple[int | None, int | None, float]:
-    """SWAD's range as in the paper (Algorithm 1): evaluations t_s and t_e, and the threshold (nan: none).
-
-    t_s is the first evaluation that is the minimum of the ``n_converge`` ones from it on; the threshold is
-    (1 + tolerance_ratio) times their mean. t_e comes before the first ``n_tolerance`` ones all above it.
-    """
-    for start in range(len(losses) - n_converge + 1):
-        window = losses[start : start + n_converge]
-        if window[0] == min(window):
-            break
-    else:
-        return None, None, math.nan
-    threshold = float(np.mean(window)) * (1 + tolerance_ratio)
-    for end in range(start, len(losses) - n_tolerance):
-        if min(losses[end + 1 : end + 1 + n_tolerance]) > threshold:
-            return start, end, threshold
-    return start, None, threshold

@@ -222,6 +222,7 @@ def make_batch(step: int) -> Batch:
         num_domains=DOMAINS,
         u=torch.rand(12, 1, 8, 8, generator=r),
         ud=torch.arange(2).repeat_interleave(6),
+        num_unlabelled=2,
     )
 
 

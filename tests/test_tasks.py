@@ -108,7 +108,7 @@ def test_the_views_of_a_batch_show_the_same_rows() -> None:
     batch, b = run.loader.batch(3), run.algorithm.hp["batch_size"]
     assert batch.x.shape == batch.x2.shape == (5 * b, 1, 8, 8)
     assert batch.u.shape == batch.u2.shape == (5 * 2 * b, 1, 8, 8)
-    assert batch.num_unlabelled == run.algorithm.problem.num_unlabelled == 5
+    assert batch.num_unlabelled == len(run.algorithm.problem.unlabelled_sizes) == 5
     assert batch.per_unlabelled(batch.ud).eq(torch.arange(5)[:, None]).all()
     own = torch.stack(
         [

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -31,7 +30,8 @@ def methods(turns: int) -> list[Ratio]:
 def _one(name: str, turns: int) -> Ratio:
     ours, erm = _made(name), _made("ERM")
     batch, labelled = _batch(), _batch()
-    pools = [_Pool(batch.x)] * 2 * DOMAINS  # labelled and unlabelled ones
+    pool = batch.x.repeat(POOL // len(batch.x), 1, 1, 1).chunk(2)  # yields batches of images
+    pools = [pool] * 2 * DOMAINS  # labelled and unlabelled ones
     if ours.tasks == ("retrieval",):
         none = {field: getattr(batch, field)[:0] for field in ("x", "y", "d", "idx", "x2")}
         batch, pools = replace(batch, **none), pools[DOMAINS:]
@@ -60,16 +60,6 @@ def _batch() -> Batch:
     y = torch.randint(10, d.shape)
     idx, uidx = (torch.randint(POOL, d.shape) for _ in range(2))
     return Batch(x, y, d, idx, DOMAINS, x2, u, u2, d, uidx, DOMAINS)
-
-
-class _Pool(list[Tensor]):
-    """A pool as ``begin_epoch`` gets it: two batches of images; its length counts images."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__(x.repeat(POOL // len(x), 1, 1, 1).chunk(2))
-
-    def __len__(self) -> int:
-        return sum(len(x) for x in self)
 
 
 def _operations(algorithm: Algorithm, batch: Batch) -> int:
