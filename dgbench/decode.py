@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from PIL import Image
 
 from . import progress
 from .errors import UsageError
+from .process import cores
 
 VERSION = 2
 """Raised when decoded pixels or their order in memory change."""
@@ -162,5 +162,4 @@ def parallel(function: Callable[[Path], T], paths: Sequence[Path], title: str) -
 
 
 def _workers() -> int:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, count)
+    return min(16, cores())

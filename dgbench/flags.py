@@ -87,11 +87,12 @@ def parse_bool(text: str) -> bool:
 _TYPES: dict[Any, Any] = {int: int, float: float, int | None: int, bool | None: parse_bool}
 
 
-def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """Where and with what a run happens; none of it changes a run's name."""
+def add_machine_flags(parser: argparse.ArgumentParser, threads: int = 0) -> None:
+    """Where and with what a run happens, the fields of ``Machine``; none of it changes a run's name."""
     group = parser.add_argument_group("the machine (these change no number of a run on a given device)")
     group.add_argument("--data_dir", type=Path, help="the folder that holds the data sets")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    group.add_argument("--threads", type=int, default=threads, help=f"of the CPU; 0: all; default: {threads}")
     group.add_argument("--cache", default="disk", choices=("none", "ram", "disk"), help="decoded images")
     group.add_argument(
         "--data_workers",

@@ -5,7 +5,6 @@ another process is writing is looked at again until it is done, or until its wri
 """
 
 import contextlib
-import os
 import sys
 import time
 import traceback
@@ -19,7 +18,8 @@ from tqdm import tqdm
 from . import build, lease, records, registry, vectorized
 from .course import summary
 from .errors import UsageError
-from .machine import Machine
+from .machine import Machine, gpus
+from .process import cores
 from .spec import RunSpec
 from .train import run
 
@@ -48,12 +48,7 @@ def check_data(runs: Sequence[RunSpec], data_dir: Path | None) -> None:
 
 def default_workers(device: str, threads: int = 1) -> int:
     """One per GPU where there are GPUs, else for each ``threads`` CPU cores that this process may use."""
-    import torch
-
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, threads))
+    return gpus(device) or max(1, cores() // max(1, threads))
 
 
 class Todo:

@@ -26,7 +26,7 @@ def rows(kind: str) -> list[tuple[str, str]]:
     if kind == "tasks":
         return [(name, _first_line(inspect.getdoc(task))) for name, task in tasks.TASKS.items()]
     if kind == "sweeps":
-        return [(name, _first_line(docstring(sweep.SWEEPS / f"{name}.py"))) for name in sweep.names()]
+        return [(name, _first_line(docstring(sweep.file_of(name)))) for name in sweep.names()]
     return [(name, _first_line(docstring(registry.source(kind, name)))) for name in registry.names(kind)]
 
 
@@ -56,7 +56,7 @@ def describe(kind: str, name: str) -> str:
     if kind == "tasks":
         return inspect.getdoc(tasks.TASKS[name]) or ""
     if kind == "sweeps":
-        return docstring(sweep.SWEEPS / f"{name}.py")
+        return docstring(sweep.file_of(name))
     text = docstring(registry.source(kind, name))
     cls: Any = registry.find(kind, name)
     if kind == "datasets":

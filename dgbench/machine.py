@@ -70,6 +70,11 @@ def prepare(machine: Machine) -> torch.device:
     return device
 
 
+def gpus(device: str) -> int:
+    """How many GPUs runs with ``--device`` share; 0 where they are on the CPU or name one."""
+    return torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
+
+
 def place(module: torch.nn.Module, device: torch.device) -> None:
     """Move a module to the device, its weights into the layout that convolutions are fastest in.
 

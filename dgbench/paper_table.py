@@ -12,7 +12,7 @@ from pathlib import Path
 from . import collect_results, flags, registry, sweep
 from .errors import exit_on_usage_error
 from .spec import RunSpec
-from .status import states
+from .status import missing, states
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(about(args.name), end="\n\n", flush=True)
     sweep.main([*command, "--dry_run"])
     status = 0
-    if not args.dry_run and _missing(folder, runs):
+    if not args.dry_run and missing(folder, runs):
         print(flush=True)
         status = sweep.main(command)
     if not all_waiting(folder, runs):
@@ -40,22 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         collect_results.main(
             ["--input_dir", str(folder), "--cost", "--published", *sweep.table_flags(args.name)]
         )
-    if missing := _missing(folder, runs):
-        done = len(runs) - len(missing)
+    if left := missing(folder, runs):
+        done = len(runs) - len(left)
         again = "run this without --dry_run" if args.dry_run else "run the same command again"
         print(f"\n{done} of {len(runs)} runs are done. To go on, {again}.")
         print(f"To look on: python -m dgbench.sweep status --output_dir {folder}")
-    return status or int(bool(missing) and not args.dry_run)
+    return status or int(bool(left) and not args.dry_run)
 
 
 def about(name: str) -> str:
     """What a sweep's file says of its table, protocol and cost."""
-    path = Path(name) if name.endswith(".py") else sweep.SWEEPS / f"{name}.py"
-    return registry.docstring(path) or name
-
-
-def _missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
-    return [name for name, state in states(folder, runs).items() if state != "done"]
+    return registry.docstring(sweep.file_of(name)) or name
 
 
 def all_waiting(folder: Path, runs: Sequence[RunSpec]) -> bool:

@@ -19,9 +19,8 @@ from . import flags, galleries, pseudo_curves
 from .build import Built, build
 from .checkpoint import DAMAGE
 from .errors import UsageError, exit_on_usage_error, unknown
-from .machine import Machine
+from .machine import Machine, machine_from
 from .spec import RunSpec
-from .tasks import Pool
 
 LAYERS = ("features", "maps")
 SIZE = 6.0  # inches of a picture's side
@@ -62,10 +61,8 @@ def latent(run: Built, part: str, layer: str = "features", images: int = 2000, s
     """At most ``images`` random images of a part. layer: the features, or the last feature map, flat."""
     if part not in run.split.evaluated:
         raise unknown("part", part, run.split.evaluated)
-    pool = run.split.evaluated[part]
-    assert pool.labels is not None
-    rows = np.sort(np.random.default_rng(seed).permutation(len(pool))[:images])
-    chosen = Pool(pool.domain, pool.env, pool.indices[rows], pool.labels[rows])
+    chosen = run.split.evaluated[part].sample(images, seed)
+    assert chosen.labels is not None
     maps = run.algorithm.featurizer.maps_and_head()[0] if layer == "maps" else None
     found, right = [], []
     for x, y in run.loader.evaluation(chosen):
@@ -74,7 +71,7 @@ def latent(run: Built, part: str, layer: str = "features", images: int = 2000, s
             right.append(run.algorithm(x).argmax(1) == y)
         found.append(z.float())
     z, is_right = (torch.cat(values).numpy(force=True) for values in (found, right))
-    return Latent(z, pool.labels[rows], is_right)
+    return Latent(z, chosen.labels, is_right)
 
 
 def in_two_dimensions(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
@@ -155,8 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.images < 4:
         raise UsageError(f"--images {args.images} are too few for a picture; give at least 4")
-    where = {"data_dir": args.data_dir, "label_split": args.label_split}
-    machine = Machine(**where, device=args.device, cache=args.cache, plugin=args.plugin)
+    machine = machine_from(args)
     for folder in args.runs:
         to = folder if args.output_dir is None else args.output_dir / folder.resolve().name
         if args.picture == "pseudo":

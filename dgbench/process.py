@@ -13,6 +13,11 @@ KILL_SECONDS = 3.0
 """What a process has between SIGTERM and SIGKILL."""
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Process:
     """A process of one boot of one machine (or container). ``started``: its start in ticks since that boot,

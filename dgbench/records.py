@@ -21,7 +21,9 @@ from .spec import RunSpec
 
 Record = dict[str, Any]
 ARCHIVE = "records.jsonl.gz"
-RUN_FILES = ("results.jsonl", "spec.json", "done", "error.txt", "lock", "out.txt")
+MARKS = ("results.jsonl", "spec.json")
+"""Files by one of which a folder is a run's."""
+RUN_FILES = (*MARKS, "done", "error.txt", "lock", "out.txt")
 _TELL_STATE = ("done", "error.txt", lease.NAME, lease.LOCK)
 
 
@@ -64,6 +66,11 @@ def truncate(path: Path, before_step: int) -> int:
     if new != old:
         files.replace(path, lambda file: file.write(new))
     return len(lines) - len(kept)
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Whether a folder is a run's, ours or DomainBed's."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in MARKS)
 
 
 def state(folder: Path) -> str:

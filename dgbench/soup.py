@@ -123,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the soups")
     parser.add_argument("--over", choices=tuple(OVER), default="hparams", help="what the members differ in")
     parser.add_argument("--greedy", action="store_true", help="DiWA's restricted selection")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
     runs = finished(args.input_dir)

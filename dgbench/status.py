@@ -30,12 +30,14 @@ def finished(folder: Path) -> list[RunSpec]:
     plan = read_plan(folder)
     if not plan:
         raise UsageError(f"{folder} {'holds no sweep' if folder.is_dir() else 'does not exist'}")
-    missing = [name for name, state in states(folder, plan).items() if state != "done"]
-    if missing:
-        raise UsageError(
-            f"{folder} has {len(missing)} of {len(plan)} runs that are not done; finish it first"
-        )
+    if left := missing(folder, plan):
+        raise UsageError(f"{folder} has {len(left)} of {len(plan)} runs that are not done; finish it first")
     return plan
+
+
+def missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:
+    """The runs that are not done."""
+    return [name for name, state in states(folder, runs).items() if state != "done"]
 
 
 def in_flight(folder: Path, ended: Collection[str] = ()) -> dict[str, str]:

@@ -19,7 +19,7 @@ from .errors import UsageError, exit_on_usage_error, unknown
 from .launch_sweep import dry_run_text, launch_sweep
 from .launchers import slurm_preflight
 from .plan import read_plan
-from .records import ARCHIVE, RUN_FILES
+from .records import ARCHIVE, holds_run
 from .spec import RunSpec
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -111,8 +111,13 @@ def table_flags(name: str) -> list[str]:
     return [*getattr(_module(name), "TABLE", ())]
 
 
+def file_of(name: str) -> Path:
+    """The file of a sweep: one of ``sweeps/``, or a user's own."""
+    return Path(name) if name.endswith(".py") else SWEEPS / f"{name}.py"
+
+
 def _module(name: str) -> ModuleType:
-    path = Path(name) if name.endswith(".py") else SWEEPS / f"{name}.py"
+    path = file_of(name)
     if not path.is_file():
         raise unknown("sweep", name, names())
     sys.path.insert(0, str(path.parent))  # as for a script: a file may import its neighbours
@@ -210,9 +215,6 @@ def _parser() -> flags.Parser:
     parser.add_argument("--launcher", default="pool", help=f"one of: {', '.join(LAUNCHERS)}")
     parser.add_argument("--workers", type=int, default=0, help="of the pool; default: GPUs, or CPU cores")
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads of a run, the same for any launcher"
-    )
-    parser.add_argument(
         "--dry_run", action="store_true", help="print the runs and their cost, launch nothing"
     )
     parser.add_argument(
@@ -224,7 +226,7 @@ def _parser() -> flags.Parser:
         help="status again and again until all is over",
     )
     flags.add_spec_flags(parser, skip=PER_RUN, given_only=True)
-    flags.add_machine_flags(parser)
+    flags.add_machine_flags(parser, threads=1)
     slurm_preflight.add_flags(parser)
     return parser
 
@@ -234,7 +236,7 @@ def _check(args: Any) -> None:
     if (args.output_dir / ARCHIVE).exists():
         told = "its runs are done and archived; dgbench.collect_results reads it, launch into another folder"
         raise UsageError(f"{args.output_dir} is a published sweep: {told}")
-    if any((args.output_dir / name).exists() for name in RUN_FILES[:2]):
+    if holds_run(args.output_dir):
         raise UsageError(f"{args.output_dir} holds a run; give another folder for a sweep")
     if args.dry_run and args.command not in ("launch", "retry"):
         raise UsageError(f"--dry_run has no meaning for {args.command}; choose from: launch, retry")

@@ -39,9 +39,9 @@ class Pool:
         """The images at ``rows`` of this pool."""
         return replace(self, indices=self.indices[rows], labels=_some(self.labels, rows))
 
-    def sample(self, count: int) -> "Pool":
-        """At most ``count`` images, always the same random ones."""
-        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:count]))
+    def sample(self, count: int, seed: int | tuple[int, ...] = 0) -> "Pool":
+        """At most ``count`` images in their order, of a seed always the same random ones."""
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,8 @@ def _everything(domain: Domain, env: int) -> Pool:
 
 
 def _few(pool: Pool, spec: "RunSpec") -> Pool:
-    """At most ``--max_images`` of a pool, in its order."""
-    order = np.random.default_rng((spec.trial_seed, pool.env)).permutation(len(pool))
-    return pool.take(np.sort(order[: spec.max_images])) if spec.max_images else pool
+    """At most ``--max_images`` of a pool."""
+    return pool.sample(spec.max_images, (spec.trial_seed, pool.env)) if spec.max_images else pool
 
 
 def _some(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

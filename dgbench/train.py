@@ -82,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = flags.Parser(prog="python -m dgbench.train", description=__doc__.split("\n")[0])
     flags.add_spec_flags(parser)
     flags.add_machine_flags(parser)
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
     parser.add_argument("--output_dir", type=Path, required=True, help="the run's folder")
     args = parser.parse_args(argv)
     machine = machine_from(args)

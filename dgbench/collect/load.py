@@ -56,7 +56,7 @@ def run_folders(folder: Path) -> list[str]:
     """The folders below ``folder``, or itself where it holds a run; ``load_run`` tells which hold one."""
     if not os.path.isdir(folder):
         raise UsageError(f"no folder {str(folder)!r}; give the folder that a sweep wrote")
-    if any(os.path.exists(os.path.join(folder, name)) for name in records.RUN_FILES[:2]):
+    if records.holds_run(folder):
         return [os.path.abspath(folder)]
     with os.scandir(folder) as entries:
         return sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))

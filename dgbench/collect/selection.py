@@ -67,6 +67,11 @@ class Rule:
     keys: Keys | None = None
     lowest: bool = False  # the better end of the score
 
+    def choose_among(self, candidates: Candidates, at: np.ndarray) -> int | None:
+        """The choice among the candidates at these indices, as an index into all of them."""
+        index = self.choose(candidates.where(at))
+        return None if index is None else int(at[index])
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -154,8 +159,7 @@ def _shared(trials: Sequence[Ballot], rule: Rule) -> list[Choice]:
         chosen = []
         for ballot in trials:
             at = np.flatnonzero(ballot.candidates.hparams_seed == draw)
-            index = rule.choose(ballot.candidates.where(at))
-            chosen.append(ballot.choice(None if index is None else int(at[index])))
+            chosen.append(ballot.choice(rule.choose_among(ballot.candidates, at)))
         by_draw[draw] = chosen
     if len(by_draw) == 1:
         return next(iter(by_draw.values()))

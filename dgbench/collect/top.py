@@ -33,9 +33,8 @@ def _block(ballot: Ballot, rule: Rule, most: int) -> str:
     chosen = []
     for draw in np.unique(ballot.candidates.hparams_seed)[::-1]:
         at = np.flatnonzero(ballot.candidates.hparams_seed == draw)
-        index = rule.choose(ballot.candidates.where(at))
-        if index is not None:
-            chosen.append(int(at[index]))
+        if (index := rule.choose_among(ballot.candidates, at)) is not None:
+            chosen.append(index)
     score = ballot.candidates.score
     for place, index in enumerate(
         sorted(chosen, key=lambda i: score[i] if rule.lowest else -score[i])[:most], 1

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .. import records
 from ..launch import LOOK_SECONDS, Bar, Todo, attempt_together
-from ..machine import Machine
+from ..machine import Machine, gpus
 from ..spec import RunSpec
 
 DEATHS = 3
@@ -118,9 +118,6 @@ def _end_with_parent() -> None:
 
 def _machines(machine: Machine, workers: int) -> list[Machine]:
     """One per worker process: with GPUs, ``runs_per_gpu`` for each of ``workers``, the GPUs in turn."""
-    import torch
-
-    if machine.device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if not (found := gpus(machine.device)):
         return [machine] * workers
-    gpus = torch.cuda.device_count()
-    return [replace(machine, device=f"cuda:{i % gpus}") for i in range(workers * machine.runs_per_gpu)]
+    return [replace(machine, device=f"cuda:{i % found}") for i in range(workers * machine.runs_per_gpu)]

@@ -95,9 +95,7 @@ def sweeps(folder: Path) -> list[Path]:
 def _is_sweep(folder: Path) -> bool:
     if any((folder / name).exists() for name in (PLAN, records.ARCHIVE)):
         return True
-    return folder.is_dir() and any(
-        (path / name).exists() for path in folder.iterdir() if path.is_dir() for name in records.RUN_FILES[:2]
-    )
+    return folder.is_dir() and any(records.holds_run(path) for path in folder.iterdir())
 
 
 def _facts(parts: Iterable[Part]) -> Html:

@@ -176,9 +176,8 @@ def _sensitivity(table: Table, shown: Sequence[tuple[int, Row]]) -> list[Figure]
                 continue
             for number, run in enumerate(ballot.runs):
                 at = np.flatnonzero(ballot.candidates.run == number)
-                index = table.rule.choose(ballot.candidates.where(at))
-                if index is not None:
-                    score = 100 * float(ballot.candidates.score[at[index]])
+                if (index := table.rule.choose_among(ballot.candidates, at)) is not None:
+                    score = 100 * float(ballot.candidates.score[index])
                     for name, value in _numbers(run).items():
                         values.setdefault(name, []).append(Point(row.label, value, score, place))
     found = []
