@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -63,18 +64,14 @@ def inspect(path: Path) -> tuple[tuple[int, int], str]:
             return image.size, hashlib.sha256(data).hexdigest()
 
 
-class _named:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     """Turns any error of Pillow's decoders, which raise many types, into one that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, Exception):
-            advice = "delete it or get the data again"
-            raise UsageError(f"cannot decode the image {self.path} ({error}); {advice}") from error
+    try:
+        yield
+    except Exception as error:
+        advice = "delete it or get the data again"
+        raise UsageError(f"cannot decode the image {path} ({error}); {advice}") from error
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Mistakes of the user: one line that names the valid choices, exit status 2, no traceback."""
 
 import difflib
+import importlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UsageError(Exception):
@@ -16,6 +18,14 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
     near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     hint = f" did you mean {by_lower[near[0]]}?" if near else ""
     return UsageError(f"unknown {kind} {str(name)!r};{hint} choose from: {', '.join(valid)}")
+
+
+def extra(module: str, who: str, name: str) -> Any:
+    """The module, which an extra of setup.cfg brings; who: what needs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{who} needs an extra: pip install 'dgbench[{name}]' ({error})") from error
 
 
 def exit_on_usage_error(main: Callable[[], int | None]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import status
-from .errors import UsageError
+from .errors import UsageError, extra
 from .launchers import launches, slurm_preflight, squeue
 from .plan import plan, read_plan
 from .spec import RunSpec
@@ -89,10 +89,8 @@ def _submitter(args: Any) -> Any:
     """After a look at the cluster; nothing is written."""
     wanted = slurm_preflight.resources_from(args)
     cluster = slurm_preflight.preflight(wanted)
-    try:
-        from .launchers.slurm import Submitter
-    except ImportError:
-        raise UsageError("--launcher slurm needs submitit: pip install 'dgbench[slurm]'") from None
+    extra("submitit", "--launcher slurm", "slurm")
+    from .launchers.slurm import Submitter
     from .machine import machine_from
 
     return Submitter(args.output_dir.absolute(), machine_from(args), wanted, cluster)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError, unknown
+from .errors import extra, unknown
 
 KINDS = ("none", "tensorboard", "wandb")
 
@@ -45,11 +45,8 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tensorboard(folder: Path, first: int) -> Log:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise _missing("tensorboard") from None
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first or None)
+    tensorboard = extra("torch.utils.tensorboard", "--log tensorboard", "tensorboard")
+    writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=first or None)
 
     def write(record: Mapping[str, Any]) -> None:
         for name, value in scalars(record).items():
@@ -60,11 +57,7 @@ def _tensorboard(folder: Path, first: int) -> Log:
 
 
 def _wandb(folder: Path, run: str, config: Mapping[str, Any]) -> Log:
-    try:
-        import wandb
-    except ImportError:
-        raise _missing("wandb") from None
-    opened = wandb.init(
+    opened = extra("wandb", "--log wandb", "wandb").init(
         project="dgbench",
         id=run,
         name=run,
@@ -74,7 +67,3 @@ def _wandb(folder: Path, run: str, config: Mapping[str, Any]) -> Log:
         reinit="create_new",  # several runs may train as one program
     )
     return Log(lambda record: opened.log({**scalars(record), "update": record["step"]}), opened.finish)
-
-
-def _missing(name: str) -> UsageError:
-    return UsageError(f"--log {name} needs its package: pip install 'dgbench[{name}]'")

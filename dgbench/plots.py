@@ -18,7 +18,7 @@ import torch
 from . import flags, galleries, pseudo_curves
 from .build import Built, build
 from .checkpoint import DAMAGE
-from .errors import UsageError, exit_on_usage_error, unknown
+from .errors import UsageError, exit_on_usage_error, extra, unknown
 from .machine import Machine, machine_from
 from .spec import RunSpec
 
@@ -84,11 +84,9 @@ def in_two_dimensions(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) ->
 
 def draw(points: np.ndarray, shown: Latent, title: str) -> Any:
     """One picture of points (n, 2), a matplotlib figure."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("pictures need matplotlib: pip install 'dgbench[report]'") from None
+    matplotlib = extra("matplotlib", "a picture", "report")
+    from matplotlib.figure import Figure
+
     classes = np.unique(shown.labels)
     few = {True: "tab10", False: "tab20"}[len(classes) <= 10]
     colours = matplotlib.colormaps[few if len(classes) <= 20 else "hsv"]

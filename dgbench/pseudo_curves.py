@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from . import records
-from .errors import UsageError
+from .errors import UsageError, extra
 
 NAMES = ("pseudo_acc", "kept_acc", "keep")
 Curve = tuple[list[int], list[float]]  # steps, percent
@@ -31,11 +31,9 @@ def read(folder: Path) -> Mapping[str, Mapping[str, Curve]]:
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], title: str) -> Any:
     """A matplotlib figure: accuracy of all (dashed) and of the kept pseudo-labels, and the share kept."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("pictures need matplotlib: pip install 'dgbench[report]'") from None
+    matplotlib = extra("matplotlib", "a picture", "report")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10.0, 3.8), layout="constrained")
     right, kept = figure.subplots(1, 2)
     colours = matplotlib.colormaps["tab10" if len(curves) <= 10 else "tab20"]

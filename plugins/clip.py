@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dgbench.algorithm import Algorithm, Batch, Logs, Problem
-from dgbench.errors import UsageError, unknown
+from dgbench.errors import UsageError, extra, unknown
 from dgbench.networks import mean_and_std
 
 PROMPT = "a photo of a {}."
@@ -56,10 +56,7 @@ class CLIP(Algorithm):
 
 def load(problem: Problem) -> tuple[Any, Tensor]:
     """The network, and the tokens (C, L) of the classes' prompts; ``UsageError`` where they cannot be had."""
-    try:
-        import open_clip
-    except ImportError:
-        raise UsageError("CLIP needs the extra: pip install 'dgbench[clip]'") from None
+    open_clip = extra("open_clip", "CLIP", "clip")
     kind, _, name = problem.backbone.partition(":")
     if kind != "clip" or name not in open_clip.list_models():
         raise unknown("CLIP backbone", problem.backbone, [f"clip:{each}" for each in open_clip.list_models()])

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import extra, unknown
 from .layers import Featurizer
 from .moco import MOCO
 from .moco import weights as moco_weights
@@ -86,8 +86,4 @@ def timm_config(backbone: str) -> Any:
 
 def import_timm():  # type: ignore[no-untyped-def]
     """timm, or one line that says how to get it."""
-    try:
-        import timm
-    except ImportError:
-        raise UsageError("--backbone timm:NAME needs the extra: pip install 'dgbench[timm]'") from None
-    return timm
+    return extra("timm", "--backbone timm:NAME", "timm")

@@ -3,14 +3,15 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..collect.stats import LEVEL, Ranks
-from ..errors import UsageError
+from ..errors import extra
 
 SERIES = 8
 """Colours of the page, ``--s1`` ... in page.css; more methods are told apart by their markers."""
@@ -238,25 +239,15 @@ class _Drawing:
         return _inline(out.getvalue())
 
 
-class _axes:
-    """``with _axes(width, height) as drawing``: one pair of axes in the page's style."""
+@contextmanager
+def _axes(width: float, height: float) -> Iterator[_Drawing]:
+    """One pair of axes in the page's style."""
+    matplotlib = extra("matplotlib", "the report", "report")
+    from matplotlib.figure import Figure as Canvas
 
-    def __init__(self, width: float, height: float) -> None:
-        self._size = (width, height)
-
-    def __enter__(self) -> _Drawing:
-        try:
-            import matplotlib
-            from matplotlib.figure import Figure as Canvas
-        except ImportError:
-            raise UsageError("the report needs matplotlib: pip install 'dgbench[report]'") from None
-        self._context = matplotlib.rc_context(_STYLE)
-        self._context.__enter__()
-        figure = Canvas(figsize=self._size, layout="constrained")
-        return _Drawing(figure, figure.add_subplot())
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(None, None, None)
+    with matplotlib.rc_context(_STYLE):
+        figure = Canvas(figsize=(width, height), layout="constrained")
+        yield _Drawing(figure, figure.add_subplot())
 
 
 def _inline(svg: str) -> str:

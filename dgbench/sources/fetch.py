@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import importlib
 import json
 import socket
 import ssl
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, files, progress
+from ..errors import UsageError, extra
 from .source import File
 
 BLOCK = 1 << 18  # bytes
@@ -209,11 +209,11 @@ def _wilds(name: str, target: Path) -> list[Path]:
 _FOLDERS: dict[str, Callable[[str, Path], list[Path]]] = {"hf": _hugging_face, "wilds": _wilds}
 
 
-def _extra(package: str, extra: str) -> Any:
+def _extra(package: str, name: str) -> Any:
     try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise FetchError(f"needs the package {package}: pip install 'dgbench[{extra}]' ({error})") from error
+        return extra(package, package, name)
+    except UsageError as error:
+        raise FetchError(str(error)) from error
 
 
 def _call(host: str, function: Callable[[], Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, extra
 
 LABELS = ("label", "labels", "class", "category")
 DOMAINS = ("domain", "domains", "env", "style")
@@ -36,10 +36,9 @@ def extract(paths: Sequence[Path], into: Path) -> None:
 
 
 def _rows(path: Path) -> Iterator[tuple[bytes, str, str]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UsageError(f"{path.name} needs the package pyarrow: pip install 'dgbench[download]'") from error
+    extra("pyarrow", path.name, "download")
+    from pyarrow import ArrowException, parquet
+
     try:
         yield from _read(parquet, path)
     except ArrowException as error:
