@@ -74,9 +74,6 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
             raise UsageError("swad reads validation losses, which retrieval lacks; choose from: ema, swa")
     dataset = registry.find("datasets", spec.dataset)
     hp = hparams.resolve(method, dataset, spec.hparams, spec.hparams_seed, spec.trial_seed)
-    for name in {"batch_size", "unlabelled_ratio"} & hp.keys():
-        if hp[name] < 1:
-            raise UsageError(f"hyper-parameter {name}={hp[name]} must be at least 1")
     if hp["nonlinear_classifier"] and method.own_classifier:
         raise UsageError(
             f"{method.__name__} has a classifier of its own; choose from: nonlinear_classifier=false"
@@ -154,7 +151,7 @@ def _draws(
         return labelled, None
     rows *= hp["unlabelled_ratio"]
     if spec.task == "retrieval":
-        drawn = [views["two"] if hp["data_augmentation"] else "none"] * (1 + ("two" in method.needs))
+        drawn = [views["two"] if hp["data_augmentation"] else "none"] * (1 + ("two" in needs))
         return labelled, Draw(split.unlabelled, rows, drawn, "epochs")
     return labelled, Draw(split.unlabelled, rows, both if "strong" in needs else [weak], dataset.sampling)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import files, image_cache, networks
+from . import files, networks
 from .algorithm import Problem
 from .dataset import Domain
 from .loaders import Loader
@@ -73,7 +73,7 @@ class Source:
     def _path(self, domain: Domain) -> Path:
         told = (VERSION, _content(domain), self, self.weights)
         key = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-        return image_cache.folder().parent / "features" / f"{domain.name}-{self.backbone}-{key}.npy"
+        return files.cache_folder("features") / f"{domain.name}-{self.backbone}-{key}.npy"
 
     def _computed(self, domain: Domain, device: torch.device) -> np.ndarray:
         """(n, F) float32."""

@@ -44,6 +44,11 @@ def write_output(path: Path, text: str) -> None:
         raise UsageError(f"cannot write {str(path)!r}: {error.strerror}; give --output a file") from error
 
 
+def cache_folder(kind: str) -> Path:
+    """The folder of what can be made anew: below ``$DGBENCH_CACHE`` or ``~/.cache/dgbench``."""
+    return Path(os.environ.get("DGBENCH_CACHE") or Path.home() / ".cache" / "dgbench") / kind
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed ``replace`` left in a folder that has one writer."""
     for path in folder.glob(".*.part"):

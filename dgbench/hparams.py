@@ -109,6 +109,7 @@ SHARED: Declared = {
 LIMITS: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("lr", "weight_decay", "featurizer_lr", "lr_gamma"), (0.0, math.inf)),
     **dict.fromkeys(("momentum", "resnet_dropout"), (0.0, 1.0)),
+    **dict.fromkeys(("batch_size", "unlabelled_ratio"), (1.0, math.inf)),
 }
 """(least value, the first one too large) of shared ones: what else a user may give has no meaning."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .decode import VERSION, Decoded, ImageFiles
 from .errors import UsageError, unknown
-from .files import held
+from .files import cache_folder, held
 
 CACHES = ("disk", "ram", "none")
 _ADVICE = "set DGBENCH_CACHE to another folder, or choose --cache ram or none, or a smaller --image_size"
@@ -25,7 +25,7 @@ _ADVICE = "set DGBENCH_CACHE to another folder, or choose --cache ram or none, o
 
 def folder() -> Path:
     """Where entries lie."""
-    return Path(os.environ.get("DGBENCH_CACHE") or Path.home() / ".cache" / "dgbench") / "images"
+    return cache_folder("images")
 
 
 def load(name: str, root: Path, paths: Sequence[Path], size: int, cache: str = "disk") -> Decoded:

@@ -1,10 +1,7 @@
 """Learning-rate schedules: the hyper-parameter ``lr_schedule``."""
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
-
-import torch
 
 if TYPE_CHECKING:
     from .algorithm import Algorithm
@@ -31,9 +28,6 @@ def apply(algorithm: "Algorithm") -> None:
     times = factor(
         hp["lr_schedule"], algorithm.step, problem.num_steps, problem.steps_per_epoch, hp["lr_gamma"]
     )
-    for group in _groups(algorithm.optims):
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * times
-
-
-def _groups(optims: Iterable[torch.optim.Optimizer]) -> Iterable[dict]:
-    return (group for optim in optims for group in optim.param_groups)
+    for optim in algorithm.optims:
+        for group in optim.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * times

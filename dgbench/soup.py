@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,8 @@ def cook(built: Built, members: Sequence[Weights]) -> dict[str, float]:
     """Metrics of the mean; batch-norm statistics that train are estimated anew."""
     built.algorithm.load_state_dict(mean(members))
     if not built.spec.freeze_bn:
-        images = (x for _, x in zip(range(OFFICIAL_BN_BATCHES), built.training_images(), strict=False))
         with built.autocast():
-            estimate_batch_norm(built.algorithm, images)
+            estimate_batch_norm(built.algorithm, islice(built.training_images(), OFFICIAL_BN_BATCHES))
     return evaluate(built)
 
 

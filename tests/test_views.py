@@ -87,7 +87,7 @@ def test_luma_is_torchvisions_grayscale() -> None:
 def crop_and_resize(raw: Tensor, box: Tensor, flip: Tensor, size: int) -> Tensor:
     height, width, channels = raw.shape[1:]
     where = crop.box_places(box.double(), flip, size, (height, width, channels), inside=True)
-    return crop.sample(raw, crop.Places(*where[:2]), crop.Places(*where[2:])).transpose(2, 3)
+    return crop.sample(raw, where).transpose(2, 3)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .. import image_cache
+from .. import files
 from ..datasets.pacs import PACS
 from ..folders import subfolders
 
@@ -26,7 +26,7 @@ def data_dir() -> Path:
 
 def _drawn() -> Path:
     """PACS's folders, with smooth images of 227 x 227 pixels, in the folder of caches."""
-    root = image_cache.folder().parent / "bench"
+    root = files.cache_folder("bench")
     r = np.random.default_rng(0)
     for domain in PACS.domains:
         for label in range(PACS.num_classes):

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import registry
 from ..errors import UsageError
+from .evidence import domain_of
 from .rows import natural, weights_label
 from .rules import RULES
 from .runs import Run, Settings
@@ -170,7 +171,7 @@ def _method(run: Run, kind: str) -> str:
 def _targets(runs: Sequence[Run]) -> dict[str, str]:
     """{domain: heading}, in the data set's order."""
     parts = runs[0].columns.parts
-    found = {part.rpartition("/")[0] for kind in ("validation", "oracle") for part in parts.get(kind, ())}
+    found = {domain_of(part) for kind in ("validation", "oracle") for part in parts.get(kind, ())}
     try:
         dataset = registry.find("datasets", runs[0].spec.dataset)
     except UsageError:

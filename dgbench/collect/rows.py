@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import registry
 from ..errors import UsageError
-from .evidence import is_held_out_pair
+from .evidence import domain_of, is_held_out_pair
 from .formats import Cell, Row, measure, row_of
 from .runs import Run, Settings
 from .selection import Choice, Column, Rule, mean
@@ -84,9 +84,7 @@ class Group:
         found = {name for run in self.runs for name in (*run.spec.source_envs, *run.spec.test_envs)}
         for run in self.runs:
             parts = run.columns.parts
-            found |= {
-                part.rpartition("/")[0] for kind in ("validation", "test") for part in parts.get(kind, ())
-            }
+            found |= {domain_of(part) for kind in ("validation", "test") for part in parts.get(kind, ())}
         known = list(getattr(self._class, "domains", ()))
         listed = known if not found.isdisjoint(known) else []
         return listed + sorted(found - set(listed), key=natural)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .. import files, image_cache, records
+from .. import files, records
 from ..spec import RunSpec
 from .columns import Columns
 from .runs import CELL, Run, Settings, settings
@@ -125,7 +125,7 @@ def read(folder: Path) -> Kept:
 def _folder(folder: Path) -> Path:
     path = os.path.realpath(folder)
     digest = hashlib.sha256(path.encode()).hexdigest()[:16]
-    return image_cache.folder().parent / "records" / f"{os.path.basename(path)}-{digest}"
+    return files.cache_folder("records") / f"{os.path.basename(path)}-{digest}"
 
 
 def _signature(path: str) -> list[int]:

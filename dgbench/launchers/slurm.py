@@ -22,7 +22,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from tqdm import tqdm
 
-from .. import image_cache, lease, records
+from .. import files, lease, records
 from ..cost import seconds_per_run
 from ..errors import UsageError
 from ..launch import serial
@@ -214,7 +214,7 @@ def _plain(folder: Path, link: bool) -> Path:
 
 
 def _link(folder: Path) -> Path:
-    return image_cache.folder().parent / "submit" / folder.name
+    return files.cache_folder("submit") / folder.name
 
 
 @contextmanager

@@ -106,9 +106,14 @@ def download(name: str, text: str, label: str = "CSV") -> Html:
 def picture(path: Path, caption: str) -> Html:
     """An image file as a part of the page."""
     kind = {".jpg": "jpeg", ".svg": "svg+xml"}.get(path.suffix.lower(), path.suffix.lower().lstrip("."))
-    data = base64.b64encode(path.read_bytes()).decode()
-    image = Html(f'<img alt="{html.escape(caption)}" src="data:image/{kind};base64,{data}">')
-    return tag("figure", join([image, tag("figcaption", caption)]))
+    return captioned(path.read_bytes(), kind, caption)
+
+
+def captioned(image: bytes, kind: str, caption: str) -> Html:
+    """An image and what stands below it; kind: of the file, such as png."""
+    data = base64.b64encode(image).decode()
+    shown = Html(f'<img alt="{html.escape(caption)}" src="data:image/{kind};base64,{data}">')
+    return tag("figure", join([shown, tag("figcaption", caption)]))
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """Sample pictures of a data set: a strip of small images per domain, one for each of the first classes."""
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from PIL import Image
 from .. import registry
 from ..dataset import Domain
 from ..errors import UsageError
-from .page import Html, join, tag
+from .page import Html, captioned, join, tag
 
 CLASSES, PIXELS = 8, 48
 
@@ -36,10 +35,7 @@ def _strip(domain: Domain) -> Html:
     ]
     out = io.BytesIO()
     Image.fromarray(np.concatenate(tiles, axis=1)).save(out, "PNG", optimize=True)
-    data = base64.b64encode(out.getvalue()).decode()
-    words = f"{domain.name}: the first image of {len(first)} classes"
-    image = Html(f'<img alt="{join([words])}" src="data:image/png;base64,{data}">')
-    return tag("figure", join([image, tag("figcaption", words)]))
+    return captioned(out.getvalue(), "png", f"{domain.name}: the first image of {len(first)} classes")
 
 
 def picture(image: np.ndarray) -> Image.Image:

@@ -1,6 +1,7 @@
 """Boxes of images, and their pixels: crops, flips, translations and scaling in one sampling."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,11 +88,13 @@ def box_places(box: Tensor, flip: Tensor, size: int, stored: Shape, inside: bool
     return tuple(both)
 
 
-def sample(images: Tensor, x: Places, y: Places) -> Tensor:
+def sample(images: Tensor, plan: Sequence[Tensor]) -> Tensor:
     """Pixels of uint8 images (n, H, W, C) at every x and y: float32 (n, C, x, y) in [0, 1].
 
-    Columns before rows: whoever stores the result turns it, at no cost of its own.
+    plan: begins with the places along x and those along y, as ``box_places`` gives them. Columns before
+    rows: whoever stores the result turns it, at no cost of its own.
     """
+    x, y = Places(*plan[:2]), Places(*plan[2:4])
     rows = _sample_rows(images.permute(0, 3, 1, 2).contiguous(), y)  # (n, C, size, W)
     return _sample_rows(rows.transpose(2, 3).contiguous(), x).mul_(1 / 255)
 

@@ -23,7 +23,7 @@ def plan(uniforms: Tensor, size: int, stored: crop.Shape, sizes: Tensor | None) 
 
 def pixels(images: Tensor, plan: Plan, size: int) -> Tensor:
     factors, orders, grey = plan[4:]
-    x = crop.sample(images, crop.Places(*plan[:2]), crop.Places(*plan[2:4]))
+    x = crop.sample(images, plan)
     color.color_jitter(x, factors, orders)
     return color.on_rows(x, grey, color.to_grey).transpose(2, 3)
 

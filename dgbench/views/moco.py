@@ -24,7 +24,7 @@ def plan(uniforms: Tensor, size: int, stored: crop.Shape, sizes: Tensor | None, 
 
 def pixels(images: Tensor, plan: Plan, size: int, digits: bool) -> Tensor:
     factors, orders, chosen, sigmas = plan[4:]
-    x = crop.sample(images, crop.Places(*plan[:2]), crop.Places(*plan[2:4]))
+    x = crop.sample(images, plan)
     jitter, grey, blur = chosen.T
     adjustments = color.ADJUST_GREY if digits else color.ADJUST
     color.on_rows(x, jitter, partial(color.color_jitter, adjustments=adjustments), factors, orders)

@@ -14,8 +14,7 @@ ENLARGED = 1.125
 def plan(uniforms: Tensor, size: int, stored: crop.Shape, sizes: Tensor | None, flips: bool) -> Plan:
     """Columns of uniforms: flip, whether to translate, and where to, along x and y."""
     flip = uniforms[:, 0] < 0.5 * flips
-    where = crop.box_places(boxes(uniforms, size, stored), flip, size, stored, inside=False)
-    return where
+    return crop.box_places(boxes(uniforms, size, stored), flip, size, stored, inside=False)
 
 
 def boxes(uniforms: Tensor, size: int, stored: crop.Shape) -> Tensor:
@@ -29,7 +28,7 @@ def boxes(uniforms: Tensor, size: int, stored: crop.Shape) -> Tensor:
 
 
 def pixels(images: Tensor, plan: Plan, size: int) -> Tensor:
-    return crop.sample(images, crop.Places(*plan[:2]), crop.Places(*plan[2:4])).transpose(2, 3)
+    return crop.sample(images, plan).transpose(2, 3)
 
 
 VIEW = View(4, partial(plan, flips=True), pixels)
