@@ -197,13 +197,6 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_plugins", {})
-    monkeypatch.setattr(registry, "_loaded", {})
-
-
 def build(plugin: Path, name: str, **chosen: Any) -> Algorithm:
     registry.load_plugin(f"{plugin}:{name}")
     method = registry.find("algorithms", name)

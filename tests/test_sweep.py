@@ -5,16 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sweeps_by_process import children, states, wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgbench import cost, launch, networks, records, sweep
+from dgbench import cost, launch, networks, sweep
 from dgbench.algorithm import Problem
 from dgbench.errors import UsageError
 from dgbench.plan import plan, read_plan
@@ -241,7 +241,7 @@ def test_a_sweep_that_had_jobs_goes_on_where_slurm_is_not(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert sweep.main(flags(out, "--envs", "0")) == 0
     assert "which cannot be asked: squeue is not on PATH" in capsys.readouterr().err
-    assert _states(out) == ["done"]
+    assert states(out) == ["done"]
 
 
 @pytest.mark.slow
@@ -253,32 +253,16 @@ def test_pool_and_serial_give_the_same_records(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dgbench.sweep", *flags(pooled, *extra)]
 
     parent = subprocess.Popen(command, start_new_session=True)
-    _wait_for(lambda: any(pooled.glob("*/results.jsonl")))
+    wait_for(lambda: any(pooled.glob("*/results.jsonl")))
     os.killpg(parent.pid, signal.SIGKILL)
     parent.wait()
 
     parent = subprocess.Popen(command, start_new_session=True)
-    _wait_for(lambda: "running" in _states(pooled) and _workers(parent.pid))
-    os.kill(_workers(parent.pid)[0], signal.SIGKILL)
+    wait_for(lambda: "running" in states(pooled) and children(parent.pid))
+    os.kill(children(parent.pid)[0], signal.SIGKILL)
     assert parent.wait(120) == 0
-    assert _states(pooled) == ["done"] * 6
+    assert states(pooled) == ["done"] * 6
     assert results(pooled) == results(serial)
-
-
-def _workers(parent: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "spawn_main"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def _states(folder: Path) -> list[str]:
-    return [records.state(folder / spec.run_id()) for spec in read_plan(folder)]
-
-
-def _wait_for(condition: Any, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Pure functions that two or more methods use."""
+"""The terms of losses, and what is computed for them, apart from the methods that weigh them."""
