@@ -6,17 +6,15 @@ A converter reads what was unpacked and returns what goes where; it moves nothin
 import csv
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..folders import EXTENSIONS, subfolders
-from .source import Content, Recipe
+from .source import Content, Recipe, plain
 
 PARTS = {"train", "val", "valid", "validation", "test", "crossval", "images"}
 """Folders between a domain and its classes in some copies; their images are put together again."""
-MNIST = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 class Place(NamedTuple):
@@ -37,8 +35,8 @@ def folders(recipe: Recipe, content: Content, root: Path) -> list[Place]:
     Covers ``kfold/DOMAIN``, ``OfficeHomeDataset_10072016/Real World``, ``amazon/images/CLASS``,
     ``mnist/train/CLASS`` and a domain spread over several places.
     """
-    aliases = {_plain(name): domain for name, domain in recipe.aliases.items()}
-    wanted = aliases | {tuple(map(_word, domain.split("/"))): domain for domain in content.domains}
+    aliases = {(plain(name),): domain for name, domain in recipe.aliases.items()}
+    wanted = aliases | {tuple(map(plain, domain.split("/"))): domain for domain in content.domains}
     taken: dict[str, Path] = {}
     for folder, domain in _domains(root, (), wanted):
         for cls, image in _images(folder):
@@ -50,14 +48,6 @@ def folders(recipe: Recipe, content: Content, root: Path) -> list[Place]:
     return [Place(source, target) for target, source in taken.items()]
 
 
-def _word(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def _plain(name: str) -> tuple[str, ...]:
-    return (_word(name),)
-
-
 def _domains(
     folder: Path, above: tuple[str, ...], wanted: Mapping[tuple[str, ...], str]
 ) -> Iterator[tuple[Path, str]]:
@@ -65,7 +55,7 @@ def _domains(
     for name in subfolders(folder):
         if name == "__MACOSX":
             continue
-        path, words = folder / name, (*above, _word(name))
+        path, words = folder / name, (*above, plain(name))
         match = next((wanted[words[-n:]] for n in (2, 1) if words[-n:] in wanted), None)
         if match is not None and subfolders(path):
             yield path, match
@@ -144,12 +134,10 @@ def _annotated(table: Any) -> Iterator[tuple[Any, str]]:
 
 def mnist(recipe: Recipe, content: Content, root: Path) -> list[Place]:
     """MNIST's four files, uncompressed, wherever they lie."""
-    found = {
-        f"raw/{name}-ubyte": path
-        for name in MNIST
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name in (f"{name}-ubyte", name.replace("-idx", ".idx") + "-ubyte")
-    }
+    targets = {Path(target).name: target for target in content.files}
+    targets |= {name.replace("-idx", ".idx"): target for name, target in targets.items()}
+    paths = [path for path in sorted(root.rglob("*")) if path.name in targets and path.is_file()]
+    found = {targets[path.name]: path for path in paths}
     return [Place(source, target) for target, source in found.items()]
 
 

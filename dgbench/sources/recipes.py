@@ -4,11 +4,9 @@ Sources are tried in this order. A size or a checksum is here only where it is k
 or from the host itself; the numbers of images are in ``datasets/``.
 """
 
-import re
-
 from .. import registry
 from ..errors import unknown
-from .source import Content, File, Recipe, Source
+from .source import Content, File, Recipe, Source, plain
 
 
 def names() -> list[str]:
@@ -18,17 +16,13 @@ def names() -> list[str]:
 
 def find(name: str) -> tuple[str, Recipe, Content]:
     """The recipe for a data set: its name, the recipe, what it holds. Case and punctuation do not count."""
-    plain = {_plain(n): n for key, recipe in RECIPES.items() for n in (key, *recipe.users)}
-    if _plain(name) not in plain:
+    known = {plain(n): n for key, recipe in RECIPES.items() for n in (key, *recipe.users)}
+    if plain(name) not in known:
         raise unknown("dataset", name, names())
-    wanted = plain[_plain(name)]
+    wanted = known[plain(name)]
     key = next(key for key, recipe in RECIPES.items() if wanted == key or wanted in recipe.users)
     recipe = RECIPES[key]
     return key, recipe, recipe.content or _declared(key, recipe)
-
-
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _declared(name: str, recipe: Recipe) -> Content:

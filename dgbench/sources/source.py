@@ -5,6 +5,7 @@ Hugging Face, its parquet files or those that match the pattern) or ``wilds:NAME
 set has several; counts and checksums decide whether what came is the data set.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -74,3 +75,8 @@ class Recipe:
     unpacked: int | None = None
     totals: Mapping[int, str] = field(default_factory=dict)
     flawed: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain(name: str) -> str:
+    """A name without its case and punctuation."""
+    return re.sub("[^a-z0-9]", "", name.lower())
