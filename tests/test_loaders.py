@@ -1,7 +1,10 @@
 """Batches are a function of (seed, domain, step, row), whatever the workers, the cache and the batch size."""
 
+import math
 import os
 import signal
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,29 @@ def test_a_batch_holds_the_images_that_its_indices_name(pools: dict[str, list[Po
         image = torch.from_numpy(np.array(pool.domain.images[pool.indices[idx]]))
         assert torch.equal((x * 255).round().byte().permute(1, 2, 0), image)
         assert pool.domain.labels[pool.indices[idx]] == y
+
+
+def test_each_view_of_labelled_and_unlabelled_images_is_drawn_on_its_own(
+    pools: dict[str, list[Pool]],
+) -> None:
+    """Of one image, where the rows cannot differ; and the rows differ where there are several."""
+    own = pools["none"]
+    several, alone = (Draw(drawn, 5, ["domainbed"] * 2) for drawn in (own, [own[0].take(np.arange(1))]))
+    batch = Loader(alone, 7, 24, None, CPU, unlabelled=alone).batch(3)
+    for one, other in combinations((batch.x, batch.x2, batch.u, batch.u2), 2):
+        assert one is not None and other is not None and not torch.equal(one, other)
+    batch = Loader(several, 7, 24, None, CPU, unlabelled=several).batch(3)
+    assert batch.uidx is not None and not torch.equal(batch.idx, batch.uidx)
+
+
+def test_balanced_classes_are_equally_likely_and_so_are_their_images(pools: dict[str, list[Pool]]) -> None:
+    few = pools["none"][0]
+    unequal = replace(few, labels=np.repeat([0, 2, 1], [1, 4, 10]))
+    drawn = Loader(Draw([unequal], 9000, ["none"], class_balanced=True), 7, 24, None, CPU).batch(0)
+    classes, rows = (torch.bincount(found).numpy() for found in (drawn.y, drawn.idx))
+    assert np.all(np.abs(classes - 3000) < 5 * math.sqrt(9000 * 2 / 9))
+    expected = np.repeat([3000, 750, 300], [1, 4, 10])
+    assert np.all(np.abs(rows - expected) < 5 * np.sqrt(expected))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

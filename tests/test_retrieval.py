@@ -102,11 +102,14 @@ def test_what_is_trained_on_and_scored(split: str, limit: int) -> None:
     run = build(spec(split=split, max_images=limit), CPU)
     trained = {pool.domain.name: set(pool.indices.tolist()) for pool in run.split.unlabelled}
     scored = {pool.domain.name: set(pool.indices.tolist()) for pool in run.split.evaluated.values()}
+    another = build(spec(split=split, max_images=limit, trial_seed=1), CPU)
+    other = {pool.domain.name: set(pool.indices.tolist()) for pool in another.split.unlabelled}
     assert list(trained) == list(scored) == ["0", "60"] and run.split.labelled == ()
     for name, rows in trained.items():
         assert rows == scored[name] if split == "official" else not rows & scored[name]
         if limit:
             assert len(rows) == len(scored[name]) == limit
+            assert rows != other[name], "drawn by the trial"
         else:
             assert len(rows | scored[name]) == len(run.split.domains[name])
     assert all(pool.labels is None for pool in run.split.unlabelled)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dgbench import build, registry, schedule, sweep, tasks
+from dgbench import build, registry, schedule, splits, sweep, tasks
 from dgbench.algorithm import Batch
 from dgbench.algorithms.erm import ERM
 from dgbench.algorithms.sam import SAM
 from dgbench.build import Built
 from dgbench.checkpoint import State
+from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.meter import Meter
@@ -45,6 +46,43 @@ def built(method: type[ERM], task: str, **given) -> Built:
 
 def rows(pool: Pool) -> set[int]:
     return set(pool.indices.tolist())
+
+
+@pytest.mark.parametrize(("trial", "target"), [(0, "0"), (2, "30")])
+def test_a_run_has_the_trials_split_of_every_domain(trial: int, target: str) -> None:
+    """The domain's place in the data set seeds it, not its place among the sources."""
+    split = built(ERM, "domain_generalization", test_envs=(target,), trial_seed=trial).split
+    inside = {pool.domain.name: pool for pool in split.labelled} | {target: split.evaluated[f"{target}/in"]}
+    for env, name in enumerate(RotatedDigits.domains):
+        outside = split.evaluated[f"{name}/out"]
+        expected = splits.split(len(outside.domain), 0.2, trial, env)
+        for pool, rows_ in zip((inside[name], outside), expected, strict=True):
+            assert np.array_equal(pool.indices, rows_) and pool.env == env
+
+
+@pytest.mark.parametrize("given", [{"seed": 1}, {"trial_seed": 1}])
+def test_seed_and_trial_change_weights_and_batches(given: dict[str, int]) -> None:
+    first, again, other = (built(ERM, "domain_generalization", **own) for own in ({}, {}, given))
+    weights = [
+        torch.cat([p.detach().flatten() for p in b.algorithm.parameters()]) for b in (first, again, other)
+    ]
+    drawn = [b.loader.batch(0).idx for b in (first, again, other)]
+    for same, same_too, different in (weights, drawn):
+        assert torch.equal(same, same_too) and not torch.equal(same, different)
+
+
+def test_an_epoch_is_of_the_smallest_pool_and_in_retrieval_of_the_largest() -> None:
+    plain = built(ERM, "domain_generalization", holdout_fraction=0.201)
+    few = built(Sees, "semi_supervised", hparams={"unlabelled_ratio": 2}, holdout_fraction=0.201)
+    pair = built(Pairs, "retrieval", test_envs=("0", "60"))
+    for one, pools, of, ratio in (
+        (plain, plain.split.labelled, min, 1),
+        (few, few.split.unlabelled, min, 2),
+        (pair, pair.split.unlabelled, max, 1),
+    ):
+        sizes = [len(pool) for pool in pools]
+        assert min(sizes) < max(sizes)
+        assert one.steps_per_epoch == of(sizes) / (ratio * one.algorithm.hp["batch_size"])
 
 
 def test_semi_supervised_cuts_the_in_part_in_labelled_and_unlabelled() -> None:

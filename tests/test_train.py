@@ -106,8 +106,11 @@ def test_a_run_is_a_plain_loop_over_its_batches(tmp_path: Path) -> None:
     network.eval()
     for key, pool in built.split.evaluated.items():
         x, y = rows(pool.domain.name, pool.indices)
-        right = (network(x).argmax(1) == y).double().mean().item()
+        logits = network(x)
+        right = (logits.argmax(1) == y).double().mean().item()
         assert record["metrics"][f"{key}/acc"] == pytest.approx(right, abs=1 / len(y)), "one image near a tie"
+        loss = nn.functional.cross_entropy(logits, y).item()
+        assert record["metrics"][f"{key}/loss"] == pytest.approx(loss, rel=1e-3)
 
 
 def test_image_folders_end_to_end(folders: Path, tmp_path: Path) -> None:
