@@ -1,7 +1,8 @@
 """Image files decoded once: a uint8 array per domain and size, in a folder shared by all runs.
 
 The folder is ``$DGBENCH_CACHE`` or ``~/.cache/dgbench``. An entry is named by a hash of the files' relative
-paths, sizes and modification times, so changed data is decoded anew. It can be deleted at any time.
+paths in their order, sizes and modification times, so changed data is decoded anew. It can be deleted at any
+time.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ def load(name: str, root: Path, paths: Sequence[Path], size: int, cache: str = "
 
 def _entry(files: ImageFiles) -> Path:
     stats = [os.stat(path) for path in files.paths]
-    state = sorted((p, s.st_size, s.st_mtime_ns) for p, s in zip(files.relative(), stats, strict=True))
+    state = [(p, s.st_size, s.st_mtime_ns) for p, s in zip(files.relative(), stats, strict=True)]
     key = hashlib.sha256(json.dumps([VERSION, files.size, state]).encode()).hexdigest()[:16]
     return folder() / f"{re.sub(r'[^A-Za-z0-9]+', '_', files.name)}-{files.size}-{key}"
 

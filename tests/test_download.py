@@ -466,6 +466,20 @@ def test_the_known_files_of_mnist_are_accepted_and_damage_is_found(
     assert "damaged raw/t10k-labels-idx1-ubyte" in capsys.readouterr().out
 
 
+def test_another_file_than_the_known_one_is_refused(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(real_data / "MNIST", mine / "MNIST")
+    labels = mine / "MNIST/raw/t10k-labels-idx1-ubyte"
+    labels.chmod(0o644)
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\n")
+    arguments = ["--dataset", "RotatedMNIST", "--data_dir", str(tmp_path / "data"), "--source", str(mine)]
+    with pytest.raises(UsageError, match="t10k-labels-idx1-ubyte is missing or not the known file"):
+        download.main(arguments)
+    assert not (tmp_path / "data/MNIST/raw").exists()
+
+
 def test_torchvision_agrees_on_mnist() -> None:
     from torchvision.datasets import MNIST
 

@@ -54,6 +54,12 @@ def test_pixels_are_those_of_torchvisions_resize(files: list[Path], cache: str, 
     assert sizes.tolist() == [list(Image.open(path).size) for path in files]
 
 
+def test_the_images_are_in_the_order_of_the_paths(files: list[Path]) -> None:
+    """Labels are: a data set that lists its classes in another order has the same files."""
+    images = load(files).images
+    assert (load(files[::-1]).images[:] == images[::-1]).all()
+
+
 def test_disk_is_a_read_only_memory_map(files: list[Path]) -> None:
     images = load(files).images
     assert isinstance(images, np.memmap) and not images.flags.writeable
@@ -91,6 +97,7 @@ def test_the_fingerprint_is_the_contents(files: list[Path]) -> None:
     files[0].write_bytes(files[3].read_bytes())
     assert load(files).fingerprint not in prints
     assert load(files[1:]).fingerprint != load(files).fingerprint
+    assert load(files[::-1]).fingerprint == load(files).fingerprint, "in whatever order they are listed"
     before, (a, b) = load(files).fingerprint, (path.read_bytes() for path in (files[1], files[4]))
     files[1].write_bytes(b)
     files[4].write_bytes(a)

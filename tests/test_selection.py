@@ -7,7 +7,7 @@ import pytest
 from golden_vectors import FOLDER
 from literal_runs import constant, record, spec
 
-from dgbench.collect import domainbed_records, rules
+from dgbench.collect import domainbed_records, rules, top
 from dgbench.collect.rules import RULES
 from dgbench.collect.runs import of_lines
 from dgbench.collect.selection import Rule, select
@@ -135,6 +135,24 @@ def test_leave_one_domain_out_needs_every_source():
     assert choice.hparams_seed == 0
 
 
+def test_leave_one_domain_out_reads_the_same_kind_of_weights():
+    def with_swad(run, accuracies):
+        """Both kinds of weights: the raw ones at 0.5 everywhere, swad's as given, by part and step."""
+        lines = [record(run, step, constant(run, 0.5, 0.5)) for step in (0, 300)]
+        for step, own in zip((0, 300), accuracies, strict=True):
+            lines.append(record(run, step, {**constant(run, 0.5, 0.5), **own}, "swad"))
+        return of_lines(run.run_id(), run, "done", lines)
+
+    run = with_swad(spec(), [{"sketch/in": 0.1}, {"sketch/in": 0.2}])
+    pairs = [
+        with_swad(spec(target=(other, "sketch")), [{f"{other}/in": 0.3}, {f"{other}/in": 0.9}])
+        for other in ("art", "cartoon")
+    ]
+    choices = {choice.weights: choice for choice in choose("leave_one_domain_out", run, *pairs)}
+    assert (choices["raw"].step, choices["raw"].validation) == (0, 0.5)
+    assert (choices["swad"].step, choices["swad"].validation, choices["swad"].test) == (300, 0.9, 0.2)
+
+
 def without(run, *names):
     """The run with columns taken out."""
     kept = [i for i, name in enumerate(run.columns.names) if name not in names]
@@ -188,6 +206,14 @@ def test_a_record_that_calls_the_target_validation_is_refused(part):
         choose("training_domain_validation", of_lines(A.name, A.spec, "done", [line]))
 
 
+def test_a_part_that_is_scored_is_no_validation_of_single_source():
+    run = spec(target=(), task="single_source", source_envs=("art",))
+    line = record(run, 0, {"art/out": 0.5, "cartoon/in": 0.5, "sketch/in": 0.5})
+    line["parts"]["validation"].append("sketch/in")
+    with pytest.raises(UsageError, match="names sketch/in, a part of its target"):
+        choose("training_domain_validation", of_lines(run.run_id(), run, "done", [line]))
+
+
 def test_a_missing_accuracy_is_one_line():
     line = record(A.spec, 300, {"art/out": 0.5, "sketch/in": 0.5})
     with pytest.raises(UsageError, match=r"step 300: the record has no cartoon/out/acc"):
@@ -230,6 +256,13 @@ def test_label_free_validators(metric, values, step):
         run = with_metric(run, f"{domain}/{metric.partition('/')[2]}", values)
     (choice,) = choose(rules.label_free(metric), run)
     assert (choice.step, choice.test) == (step, {0: 0.1, 300: 0.3, 600: 0.8}[step])
+
+
+def test_a_label_free_metric_of_the_sources_is_their_mean():
+    run = with_metric(A, "art/out/loss", [0.1, 0.2, 0.9])
+    run = with_metric(run, "cartoon/out/loss", [0.9, 0.2, 0.1])
+    (choice,) = choose(rules.label_free("source/out/loss"), run)
+    assert (choice.step, choice.validation) == (300, pytest.approx(0.2))
 
 
 @pytest.mark.parametrize("name", ["pseudo_acc", "kept_acc"])
@@ -280,6 +313,24 @@ def test_draws_shared_over_trials():
         (0, 1, 300, 0.1),
         (1, 1, 300, 1.1),
     ]
+
+
+def test_a_shared_draw_has_the_lowest_mean_where_lower_is_better():
+    entropies = {(0, 0): 0.3, (0, 1): 0.5, (1, 0): 0.9, (1, 1): 0.4}  # means 0.6 and 0.45
+    runs = [
+        with_metric(
+            three_checkpoints(draw, (0.5,) * 3, (0.5,) * 3, trial_seed=trial),
+            "sketch/all/entropy",
+            [1.0, value, 1.0],
+        )
+        for (trial, draw), value in entropies.items()
+    ]
+    rule = rules.label_free("target/all/entropy")
+    assert [choice.hparams_seed for choice in choose(rule, *runs)] == [0, 1]
+    assert [(c.hparams_seed, c.step) for c in choose(rule, *runs, draws="shared")] == [(1, 300)] * 2
+    listed = [line for line in top.text(runs, rule, 2).splitlines() if "draw " in line]
+    assert ["draw 0" in line for line in listed] == [True, False, False, True]
+    assert "validation 0.3000" in listed[0] and "validation 0.4000" in listed[2]
 
 
 def test_a_shared_draw_must_be_in_every_trial():

@@ -28,6 +28,13 @@ def test_paired_counts_sign_flips():
     assert stats.paired(differences) == result  # seeded
 
 
+def test_the_interval_holds_95_percent_of_the_resampled_means():
+    differences = [1.0, 2.0, 0.5, -0.25, 1.5, 0.75, 3.0, -1.0]
+    drawn = np.random.default_rng(5).choice(differences, (200_000, 8)).mean(1)
+    result = stats.paired(differences)
+    assert (result.low, result.high) == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.05)
+
+
 def test_paired_of_little():
     assert math.isnan(stats.paired([]).p)
     assert math.isnan(stats.paired([1.0]).p)
@@ -95,3 +102,22 @@ def test_one_trial_against_a_published_spread():
     near = stats.against_published([85.0], 84.5, 0.3, 3, "domainbed")
     far = stats.against_published([95.0], 84.5, 0.3, 3, "domainbed")
     assert near > 0.05 > far
+
+
+def test_one_trial_is_one_more_draw_from_the_published_distribution():
+    """As a two-sample t-test with equal variances and one value on our side."""
+    from scipy.stats import ttest_ind
+
+    theirs, ours = [84.0, 85.5, 85.0], 87.5
+    error = stats.spread_of(theirs, "deviation")
+    expected = ttest_ind([ours], theirs).pvalue
+    assert stats.against_published([ours], np.mean(theirs), error, 3, "deviation") == pytest.approx(expected)
+
+
+def test_an_error_of_an_unknown_kind_is_not_used():
+    from scipy.stats import ttest_1samp
+
+    ours = [81.0, 82.0, 82.5]
+    expected = ttest_1samp(ours, 84.0).pvalue
+    assert stats.against_published(ours, 84.0, 0.3, 3, "unknown") == pytest.approx(expected)
+    assert stats.against_published([81.0], 84.0, 0.3, 3, "unknown") is None

@@ -14,8 +14,9 @@ import torch
 from sweeps_by_process import children, states, wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgbench import cost, launch, networks, sweep
+from dgbench import cost, launch, networks, registry, sweep
 from dgbench.algorithm import Problem
+from dgbench.collect import published, verdicts
 from dgbench.errors import UsageError
 from dgbench.plan import plan, read_plan
 from dgbench.spec import RunSpec, domain
@@ -94,6 +95,21 @@ def test_flags_change_the_runs_of_a_file_or_are_refused(tmp_path: Path) -> None:
     for word in (["--backbone", "resnet18"], ["--datasets", "PACS"], ["--n_hparams", "20"]):
         with pytest.raises(UsageError, match=f"decides {word[0]} itself; choose from: --n_trials, --steps"):
             sweep.main([*command, *word])
+
+
+@pytest.mark.parametrize("name", ["pcl_pacs", "pcl_officehome", "pcl_terraincognita", "pcl_domainnet"])
+def test_tables_of_pcl_are_trained_as_the_published_rows(name: str) -> None:
+    """What ``results/published/protocols.json`` knows of PCL's and SWAD's rows, as the verdicts read it."""
+    specs = sweep.load_file(name)
+    for row, algorithm in (("PCL", "PCL"), ("SWAD", "ERM")):
+        facts = verdicts.protocol(published.FOLDER, "pcl", row, specs[0].dataset, "pcl").facts
+        own = [vars(spec) | {"averaging": "swad"} for spec in specs if spec.algorithm == algorithm]
+        assert len(own) == 3 * len(registry.find("datasets", specs[0].dataset).domain_names(None))
+        told = ("steps", "checkpoint_freq", "backbone", "pretrained", "freeze_bn", "image_size", "averaging")
+        for values in own:
+            assert {key: values[key] for key in told} == {key: facts[key] for key in told}
+            assert facts.get("hparams", {}).items() <= values["hparams"].items()
+    assert all(spec.averaging == ("swad",) for spec in specs)
 
 
 @pytest.mark.parametrize("name", [name for name in sweep.names() if name.startswith(("fixclr_", "ssdg_"))])

@@ -176,6 +176,15 @@ def test_two_fingerprints_of_a_domain_are_refused(tmp_path):
     assert "art" not in str(error.value)
 
 
+def test_the_content_of_a_run_that_is_not_done_stops_no_table(tmp_path):
+    for trial, content in ((0, "abc"), (1, "def")):
+        fingerprint = {"sketch": {"images": 3, "hash": content}}
+        run = spec(trial_seed=trial)
+        lines = [record(run, 600, constant(run, 0.5, 0.5), fingerprint=fingerprint)]
+        write(tmp_path, run, lines, done=trial == 0)
+    assert printed(build(tmp_path)[0])["ERM"][2] == "50.0 (1/2)"
+
+
 def test_records_of_two_code_versions_are_told(tmp_path):
     for trial, code in ((0, "0.1.0+abc"), (1, "0.1.0+def")):
         run = spec(trial_seed=trial)

@@ -110,6 +110,21 @@ def test_what_is_not_comparable_says_why(sweep, tmp_path, facts, reason):
     assert f"not comparable: {reason}" in table.published[0]
 
 
+def test_a_frozen_backbone_is_not_comparable(tmp_path):
+    for target in TARGETS:
+        write_simple(tmp_path / "runs", spec(target=target, frozen=True), 0.66)
+    table = table_of(tmp_path / "runs", tmp_path)
+    assert "not comparable: the backbone is trained there, frozen here" in table.published[0]
+    assert printed(table.rows[2])[0] == "not comparable"
+
+
+def test_an_error_whose_kind_is_not_told_is_not_used(sweep, tmp_path):
+    """Three trials against 70.0 alone: t = 4 / (0.5 / sqrt 3) with 2 degrees of freedom."""
+    table = table_of(sweep, tmp_path, spread=None)
+    t = 4 / (0.5 / 3**0.5)
+    assert str(table.rows[2].cells[2]) == f"lower (p {1 - t / (2 + t**2) ** 0.5:.2g})"
+
+
 def test_another_evaluation_interval_is_only_told(sweep, tmp_path):
     table = table_of(sweep, tmp_path, checkpoint_freq=100)
     assert "checkpoint_freq 100 there, 300 here" in table.published[0]
@@ -205,15 +220,19 @@ def test_one_trial_against_a_bare_number_is_not_tested(tmp_path):
     assert printed(table.rows[2])[2].startswith("lower")
 
 
-def test_the_average_is_tested_over_trials(sweep, tmp_path):
-    line = '"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,{},accuracy,66.0,\n'
+def test_the_average_is_tested_over_trials(tmp_path):
+    """Columns of 56, 66 and 76 %: each trial's mean over them counts, as if exact: 65.5, 66.0, 66.5."""
+    for target, shift in zip(TARGETS, (-0.1, 0.0, 0.1), strict=True):
+        for trial, test in enumerate((0.655, 0.660, 0.665)):
+            write_simple(tmp_path / "runs", spec(target=target, trial_seed=trial), test + shift)
+    line = '"PCL (Yao et al., CVPR 2022)",toy,domain_generalization,Toy,PCL,{},accuracy,66.1,\n'
     (tmp_path / "more").mkdir()
     text = PAPER.splitlines()[0] + "\n" + "".join(line.format(c) for c in (*TARGETS, "Avg"))
     (tmp_path / "more" / "paper.csv").write_text(text)
     (tmp_path / "more" / "protocols.json").write_text(json.dumps(PROTOCOL))
-    (table,) = build(load(sweep), RULES["last"])
+    (table,) = build(load(tmp_path / "runs"), RULES["last"])
     published.add([table], tmp_path / "more")
-    assert printed(table.rows[2])[3] == "consistent (p 1)"
+    assert printed(table.rows[2])[3] == "consistent (p 0.76)"
 
 
 def test_published_rows_of_another_rule_are_left_out(sweep, tmp_path):
