@@ -86,9 +86,12 @@ class Source:
 
 
 def _content(domain: Domain) -> str:
-    """Of the images as they are: a trial may draw those that are made in memory from the same content."""
-    if isinstance(domain.images, np.memmap):
-        return domain.fingerprint
+    """Of the images as they are and in their order: a trial may draw them anew from the same content.
+
+    Decoded files are told by their entry in ``image_cache``.
+    """
+    if isinstance(domain.images, np.memmap) and domain.images.filename is not None:
+        return Path(domain.images.filename).parent.name
     return hashlib.sha256(np.ascontiguousarray(domain.images).data).hexdigest()
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from dgbench import features, image_cache, networks, train
 from dgbench.algorithm import Problem
 from dgbench.build import Built, build
+from dgbench.datasets.imagefolders import ImageFolders
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
@@ -74,6 +75,19 @@ def test_they_are_computed_once_per_content_backbone_and_size(root: Path) -> Non
     Image.new("RGB", (36, 40)).save(root / "a" / "cat" / "0.png")
     built(FROZEN, root)
     assert len(files()) == 7 and files().items() > before.items()
+
+
+def test_the_same_files_in_another_order_have_features_of_their_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a data set lists its classes the other way round."""
+    one = built(FROZEN, root)
+    monkeypatch.setattr(ImageFolders, "classes", ("dog", "cat"))
+    other = built(FROZEN, root)
+    for part, pool in one.split.evaluated.items():
+        theirs = other.split.evaluated[part].domain
+        order = np.argsort(1 - theirs.labels, kind="stable")  # its dogs come first
+        assert np.array_equal(pool.domain.images, theirs.images[order])
 
 
 def test_trials_that_draw_their_images_have_features_of_their_own(root: Path) -> None:
