@@ -59,9 +59,8 @@ def mean(members: Sequence[Weights]) -> Weights:
 def cook(built: Built, members: Sequence[Weights]) -> dict[str, float]:
     """Metrics of the mean; batch-norm statistics that train are estimated anew."""
     built.algorithm.load_state_dict(mean(members))
-    if not built.spec.freeze_bn:
-        with built.autocast():
-            estimate_batch_norm(built.algorithm, islice(built.training_images(), OFFICIAL_BN_BATCHES))
+    with built.autocast():
+        estimate_batch_norm(built.algorithm, islice(built.training_images(), OFFICIAL_BN_BATCHES))
     return evaluate(built)
 
 

@@ -341,6 +341,17 @@ def test_every_option_has_a_range() -> None:
     assert {key for rule in AVERAGERS.values() for key in rule.options()} == set(RANGES)
 
 
+def test_defaults_are_those_of_the_sources() -> None:
+    """SWAD's of its repository (config.yaml); SWA averages the last quarter, EMA over some 1,000 steps."""
+    swad = {"n_converge": 3, "n_tolerance": 6, "tolerance_ratio": 0.3, "bn_batches": -1}
+    assert {name: rule.options() for name, rule in AVERAGERS.items()} == {
+        "ema": {"decay": 0.999, "bn_batches": 0},
+        "swa": {"start_fraction": 0.75, "bn_batches": 0},
+        "swad": swad,
+        "swad_paper": swad,
+    }
+
+
 def test_nothing_to_swap_is_an_error() -> None:
     net = Net()
     before = bits(net)
