@@ -237,6 +237,15 @@ def test_limits_of_shared_hyper_parameters(name: str) -> None:
             resolve(Method, dataset("Photos"), {name: 1.5})
 
 
+def test_a_batch_has_a_row() -> None:
+    assert resolve(Method, dataset("Photos"), {"batch_size": 1})["batch_size"] == 1
+    for value in (0, -1):
+        with pytest.raises(
+            UsageError, match=rf"batch_size={value} is out of range; give a value of at least 1"
+        ):
+            resolve(Method, dataset("Photos"), {"batch_size": value})
+
+
 def test_an_integer_is_a_float() -> None:
     value = resolve(Method, dataset("Photos"), {"lr": 1})["lr"]
     assert value == 1.0 and type(value) is float

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from sweeps_by_process import children, states, wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgbench import cost, launch, networks, registry, sweep
+from dgbench import cost, launch, lease, networks, records, registry, sweep
 from dgbench.algorithm import Problem
 from dgbench.collect import published, verdicts
 from dgbench.errors import UsageError
@@ -182,6 +183,38 @@ def test_done_runs_are_skipped_and_a_failure_neither_stops_nor_hides(
     assert sweep.main(flags(out, *extra)) == 0
     assert read_plan(out) == planned, "a lost plan comes back with nothing left to do"
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*ERM*/*")}
+
+
+def test_a_launch_waits_for_a_run_that_another_process_writes_and_may_do_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "LOOK_SECONDS", 0.05)
+    out, command = tmp_path / "out", flags(tmp_path / "out", "--envs", "0", "15")
+    first, second = sweep.runs_of(sweep.parse(command))
+    (out / first.run_id()).mkdir(parents=True)
+    order: list[str] = []
+
+    def hold() -> None:
+        with lease.hold(out / first.run_id()):
+            held.set()
+            wait_for((out / second.run_id() / "done").exists)
+            order.append("let go")
+
+    held = threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    assert sweep.main(command) == 0
+    other.join()
+    assert order == ["let go"] and states(out) == ["done"] * 2
+
+
+def test_retry_takes_failed_runs_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    planned = plan(out, sweep.runs_of(sweep.parse(flags(out, "--envs", "0", "15"))))
+    records.write_error(out / planned[0].run_id(), "Traceback\nOSError: no space left\n")
+    sweep.main(["retry", "--output_dir", str(out), "--launcher", "serial"])
+    assert [records.state(out / spec.run_id()) for spec in planned] == ["done", "waiting"]
 
 
 def test_flags_choose_among_the_planned_runs_or_are_refused(

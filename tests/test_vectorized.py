@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dgbench import launch, registry, sweep, train, vectorized
+from dgbench import launch, lease, registry, sweep, train, vectorized
 from dgbench.algorithm import Algorithm, Batch, Logs
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
@@ -101,12 +101,14 @@ def test_runs_of_one_shape_are_taken_together(tmp_path: Path) -> None:
     assert list(launch.Todo([a, b, c], tmp_path).together(1)) == [[a], [b], [c]]
 
 
-def test_a_run_that_was_given_back_or_is_over_joins_no_other(tmp_path: Path) -> None:
+def test_a_run_that_was_given_back_is_held_or_over_joins_no_other(tmp_path: Path) -> None:
     a, b, c = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
     todo = launch.Todo([a, c], tmp_path)
     todo.put_back(b)
     assert list(todo.together(8)) == [[a, c], [b]]
     (tmp_path / b.run_id()).mkdir()
+    with lease.hold(tmp_path / b.run_id()):
+        assert launch.Todo([a, b, c], tmp_path).take_alike(8) == [a, c]
     (tmp_path / b.run_id() / "done").touch()
     assert list(launch.Todo([a, b, c], tmp_path).together(8)) == [[a, c]]
 
@@ -115,24 +117,43 @@ def test_a_run_that_was_given_back_or_is_over_joins_no_other(tmp_path: Path) -> 
 def test_a_sweep_trains_alike_runs_together(
     tmp_path: Path, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups: list[int] = []
-    original = vectorized.run_group
+    taken: list[int] = []
+    original = launch.Todo.take_alike
 
-    def run_group(runs: list[RunSpec], folder: Path, machine: Machine) -> None:
-        groups.append(len(runs))
-        original(runs, folder, machine)
+    def take_alike(todo: launch.Todo, most: int) -> list[RunSpec]:
+        found = original(todo, most)
+        taken.extend([len(found)] if found else [])
+        return found
 
-    monkeypatch.setattr(vectorized, "run_group", run_group)
+    monkeypatch.setattr(launch.Todo, "take_alike", take_alike)
     flags = ["launch", "--algorithms", "ERM", "--datasets", "RotatedDigits", "--envs", "0", "--steps", "4"]
     flags += ["--workers", "1", "--launcher", launcher, "--checkpoint_freq", "2"]
-    for name, vectorize in (("together", "2"), ("alone", "1")):
+    for name, vectorize, groups in (("together", "2", [2, 1]), ("alone", "1", [1, 1, 1])):
+        taken.clear()
         assert sweep.main([*flags, "--vectorize", vectorize, "--output_dir", str(tmp_path / name)]) == 0
+        assert taken == groups
     runs = [path.parent.name for path in (tmp_path / "together").glob("*/done")]
     assert len(runs) == 3
     for run in runs:
         a, b = (lines(tmp_path / name / run)[-1] for name in ("together", "alone"))
         assert a["losses"] == pytest.approx(b["losses"], rel=1e-3)
-    assert groups == ([2] if launcher == "serial" else []), "a pool's processes are others"
+
+
+def test_taken_runs_train_as_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[RunSpec]] = []
+    original = vectorized.run_group
+
+    def run_group(runs: list[RunSpec], folder: Path, machine: Machine) -> None:
+        seen.append(runs)
+        original(runs, folder, machine)
+
+    monkeypatch.setattr(vectorized, "run_group", run_group)
+    a, b, c = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    for group in ([a, b], [c]):
+        assert [state for state, _ in launch.attempt_together(group, tmp_path, MACHINE)] == ["done"] * len(
+            group
+        )
+    assert seen == [[a, b]]
 
 
 def test_a_run_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
