@@ -31,7 +31,7 @@ def test_the_code_is_told_by_version_commit_and_changes(tmp_path: Path) -> None:
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
-    git("tag", "some-tag")
+    git("tag", "-a", "some-tag", "-m", "of no consequence")
     commit = git("rev-parse", "--short", "HEAD")
     assert told() == f"{__version__}+{commit}"
     with open(tmp_path / "dgbench" / "errors.py", "a") as file:
