@@ -201,5 +201,5 @@ def _head(spec: RunSpec, hp: Mapping[str, Any], split: Split, weights: str) -> d
             for name, domain in split.domains.items()
         },
         "pretrained": f"{spec.pretrained}-{weights}" if weights else spec.pretrained,
-        "code": code_version(),
+        "code": "+".join(filter(None, (code_version(), registry.plugin_version(spec.algorithm)))),
     }

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import status
+from . import records, registry, status
 from .errors import UsageError, extra
 from .launchers import launches, slurm_preflight, squeue
 from .plan import plan, read_plan
@@ -20,6 +20,7 @@ from .status import states
 def launch_sweep(args: Any, runs: Sequence[RunSpec]) -> int:
     """Execute what there is to do, and say how the sweep stands; returns the exit status."""
     folder, started, slurm = args.output_dir, time.perf_counter(), args.launcher == "slurm"
+    _check_content(args, runs)
     todo, queued = _todo(args, runs)
     try:
         if slurm and (todo or queued):
@@ -62,6 +63,29 @@ def dry_run_text(args: Any, runs: Sequence[RunSpec]) -> str:
     if args.launcher == "slurm":
         lines += ["", _submitter(args).dry_run_text(_todo(args, runs)[0])]
     return "\n".join(lines)
+
+
+def _check_content(args: Any, runs: Sequence[RunSpec]) -> None:
+    """``UsageError`` where what is done was made from other images than those of ``--data_dir``.
+
+    Asked of data sets that are found on disk: they have one name, whatever their images are.
+    """
+    for name in dict.fromkeys(spec.dataset for spec in runs):
+        cls: Any = registry.find("datasets", name)
+        own = (spec for spec in runs if spec.dataset == name and not cls.domains)
+        spec = next((s for s in own if records.state(args.output_dir / s.run_id()) == "done"), None)
+        if spec is None:
+            continue
+        lines, _ = records.read_lines(args.output_dir / spec.run_id() / "results.jsonl")
+        there = {domain: told["hash"] for domain, told in lines[-1]["fingerprint"].items()}
+        data = cls(args.data_dir, spec.trial_seed, spec.image_size, args.cache)
+        domains = [d for d in cls.domain_names(args.data_dir) if d in there or not spec.source_envs]
+        here = {domain.name: domain.fingerprint for domain in data.load(domains)}
+        if differing := sorted(d for d in {*here, *there} if here.get(d) != there.get(d)):
+            raise UsageError(
+                f"{args.output_dir} has runs on other images than those in {args.data_dir}: "
+                f"{', '.join(differing)} differ; give another --output_dir"
+            )
 
 
 def _todo(args: Any, runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:

@@ -3,6 +3,8 @@
 Both read the records that ``results.jsonl`` gets, so nothing is computed for them.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,7 @@ def _tensorboard(folder: Path, first: int) -> Log:
 def _wandb(folder: Path, run: str, config: Mapping[str, Any]) -> Log:
     opened = extra("wandb", "--log wandb", "wandb").init(
         project="dgbench",
-        id=run,
+        id=f"{run}-{hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:8]}",  # of this folder
         name=run,
         dir=str(folder),
         config=dict(config),

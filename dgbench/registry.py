@@ -4,6 +4,7 @@ Names are compared without case. A file whose name begins with ``_`` is no entry
 """
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -21,6 +22,7 @@ from .errors import UsageError, unknown
 PACKAGE = Path(__file__).parent
 _plugins: dict[str, dict[str, type]] = {}  # folder -> {lower-case name: class}
 _loaded: dict[Path, ModuleType] = {}  # plugin files
+_sources: dict[str, Path] = {}  # lower-case name of a plugin's method -> its file
 
 
 @cache
@@ -94,7 +96,8 @@ def load_plugin(path: str | Path) -> list[type]:
     from .algorithm import Algorithm
 
     text, _, wanted = str(path).partition(".py:")
-    module = _module(Path(f"{text}.py" if wanted else path).resolve())
+    file = Path(f"{text}.py" if wanted else path).resolve()
+    module = _module(file)
 
     def is_method(value: object) -> bool:
         return (isinstance(value, type) and issubclass(value, Algorithm)) or domainbed.is_method(value)
@@ -118,8 +121,16 @@ def load_plugin(path: str | Path) -> list[type]:
                 f"the plugin {str(path)!r} redefines the algorithm {cls.__name__}; rename its class"
                 + ("" if wanted else ", or name the one to take: FILE.py:Class")
             )
+        if (other := _sources.setdefault(cls.__name__.lower(), file)) != file:
+            raise UsageError(f"the plugins {other} and {file} both define {cls.__name__}; rename one of them")
         _plugins.setdefault("algorithms", {})[cls.__name__.lower()] = cls
     return classes
+
+
+def plugin_version(name: str) -> str:
+    """File and content of the plugin that defines a method; empty for a method of the package."""
+    path = _sources.get(name.lower())
+    return "" if path is None else f"{path.name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 
 def _module(path: Path) -> ModuleType:

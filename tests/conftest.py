@@ -51,3 +51,4 @@ def _own_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin that a test loads is gone after it."""
     monkeypatch.setattr(registry, "_plugins", {})
     monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(registry, "_sources", {})

@@ -102,6 +102,16 @@ def test_cost_that_was_not_recorded_is_a_dash(tmp_path):
     assert table.rows[0].extra == {"Hours": "-", "GB": "-"}
 
 
+def test_the_same_run_in_two_folders_costs_twice(tmp_path):
+    for folder in ("a", "b"):
+        lines = [
+            record(spec(), 600, constant(spec(), 0.5, 0.5)) | {"seconds": {"train": 1800.0, "evaluate": 0.0}}
+        ]
+        write(tmp_path / folder, spec(), lines)
+    runs = [run for folder in ("a", "b") for run in load(tmp_path / folder).runs]
+    assert comparison.cost(runs)[0] == 1.0 and comparison.cost([*runs, *runs])[0] == 1.0
+
+
 def test_trials_per_cell(tmp_path):
     write_method(tmp_path, "ERM", grid())
     accuracies = grid()

@@ -74,5 +74,8 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     train.main([*FLAGS, "--output_dir", str(tmp_path / "run"), "--log", "wandb"])
     (file,) = glob.glob(f"{tmp_path}/run/wandb/offline-run-*/run-*.wandb")
+    train.main([*FLAGS, "--output_dir", str(tmp_path / "other"), "--log", "wandb"])
+    (other,) = glob.glob(f"{tmp_path}/other/wandb/offline-run-*/run-*.wandb")
+    assert Path(file).name != Path(other).name, "the same run in another folder has curves of its own"
     assert os.path.getsize(file) > 0
     assert b"15/out/acc" in Path(file).read_bytes()

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,29 @@ def test_a_plugin_must_not_hide_a_method(tmp_path: Path) -> None:
     path.write_text(PLUGIN.format(name="ERM"))
     with pytest.raises(UsageError, match="redefines"):
         registry.load_plugin(path)
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sharp.py").write_text(PLUGIN.format(name="Sharp"))
+    first = registry.load_plugin(tmp_path / "a" / "sharp.py")
+    assert registry.load_plugin(tmp_path / "a" / "sharp.py") == first, "again, as each run does"
+    with pytest.raises(UsageError, match=r"a/sharp\.py and .*b/sharp\.py both define Sharp"):
+        registry.load_plugin(tmp_path / "b" / "sharp.py")
+
+
+def test_a_record_tells_the_plugin_that_made_it(tmp_path: Path) -> None:
+    path, spec = tmp_path / "sharp.py", RunSpec("RotatedDigits", "sharp", test_envs=("0",), steps=1)
+    codes = []
+    for number, text in enumerate((PLUGIN, PLUGIN, PLUGIN + "# changed\n")):
+        path.write_text(text.format(name="Sharp"))
+        registry._loaded.clear()  # as in another process
+        registry.load_plugin(path)
+        codes.append(run(spec, tmp_path / f"run{number}")["code"])
+    plain = run(replace(spec, algorithm="ERM"), tmp_path / "plain")["code"]
+    assert codes[0] == codes[1] != codes[2]
+    assert all(code.startswith(f"{plain}+sharp.py-") for code in codes)
 
 
 def test_a_plugin_without_a_method(tmp_path: Path) -> None:

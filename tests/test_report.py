@@ -134,6 +134,16 @@ def test_equal_records_equal_page(tmp_path):
     assert texts[0] == texts[1]
 
 
+def test_each_task_of_a_data_set_has_its_runs_and_commands(tmp_path):
+    plan(tmp_path / "s", runs := [spec(), spec(task="semi_supervised")])
+    for run in runs:
+        write_simple(tmp_path / "s", run, 0.5)
+    text = write_page([tmp_path / "s"], tmp_path / "page.html")
+    assert text.count("Commands</h3>") == 1
+    commands = text[text.index("Commands</h3>") :]
+    assert commands.count("--test_envs sketch") == 2 and commands.count("--task semi_supervised") == 1
+
+
 def test_missing_runs_have_a_sign_and_a_reason(tmp_path):
     runs = write_sweep(tmp_path / "toy")
     (tmp_path / "toy" / runs[0].run_id() / "done").unlink()

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from sweeps_by_process import children, states, wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -207,6 +209,37 @@ def test_a_launch_waits_for_a_run_that_another_process_writes_and_may_do_it(
     assert sweep.main(command) == 0
     other.join()
     assert order == ["let go"] and states(out) == ["done"] * 2
+
+
+def test_runs_on_other_images_are_not_taken_for_done(tmp_path: Path) -> None:
+    """ImageFolders is one name for whatever is in a folder."""
+    for root, domains in (("mine", "ab"), ("other", "ab"), ("more", "abc")):
+        for i, place in enumerate(product(domains, ("cat", "dog"), range(5))):
+            folder = tmp_path / root / place[0] / place[1]
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (i, 9 if root == "other" else 7, 0)
+            Image.new("RGB", (8, 8), colour).save(folder / f"{place[2]}.png")
+    command = [
+        "launch",
+        "--algorithms",
+        "ERM",
+        "--datasets",
+        "ImageFolders",
+        "--n_trials",
+        "1",
+        "--envs",
+        "a",
+    ]
+    command += ["--backbone", "mnist_cnn", "--image_size", "16", "--steps", "1", "--launcher", "serial"]
+    command += ["--hparams", '{"batch_size": 2}', "--output_dir", str(tmp_path / "out"), "--data_dir"]
+    assert sweep.main([*command, str(tmp_path / "mine")]) == 0
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert sweep.main([*command, str(tmp_path / "moved")]) == 0, "moving the data changes nothing"
+    for root, differing in (("other", "a, b"), ("more", "c")):
+        with pytest.raises(
+            UsageError, match=f"has runs on other images than those in .*{root}: {differing} diff"
+        ):
+            sweep.main([*command, str(tmp_path / root)])
 
 
 def test_retry_takes_failed_runs_alone(tmp_path: Path) -> None:

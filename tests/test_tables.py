@@ -176,6 +176,19 @@ def test_two_fingerprints_of_a_domain_are_refused(tmp_path):
     assert "art" not in str(error.value)
 
 
+def test_trials_with_other_source_domains_are_not_averaged(tmp_path):
+    """Of images on disk: a domain was added between the trials."""
+    for trial, sources in ((0, ("art", "cartoon")), (1, ("art", "cartoon", "photo"))):
+        run = spec(trial_seed=trial)
+        line = record(run, 600, {**constant(run, 0.5, 0.5), "photo/out": 0.5})
+        line["parts"]["validation"] = [f"{name}/out" for name in sources]
+        write(tmp_path, run, [line])
+    with pytest.raises(
+        UsageError, match=r"the source domains differ, so these are not averaged: .*-t0.* and "
+    ):
+        build(tmp_path)
+
+
 def test_the_content_of_a_run_that_is_not_done_stops_no_table(tmp_path):
     for trial, content in ((0, "abc"), (1, "def")):
         fingerprint = {"sketch": {"images": 3, "hash": content}}

@@ -147,6 +147,7 @@ def test_the_views_of_a_batch_show_the_same_rows() -> None:
     assert batch.x.shape == batch.x2.shape == (5 * b, 1, 8, 8)
     assert batch.u.shape == batch.u2.shape == (5 * 2 * b, 1, 8, 8)
     assert batch.num_unlabelled == len(run.algorithm.problem.unlabelled_sizes) == 5
+    assert batch.images == 15 * b, "several views of one are one"
     assert batch.per_unlabelled(batch.ud).eq(torch.arange(5)[:, None]).all()
     own = torch.stack(
         [

@@ -43,8 +43,9 @@ class Group:
     odd: list[str] = field(default_factory=list)
 
     def build(self) -> list[Row]:
-        """The rows; fills ``missing`` and ``odd``. ``UsageError`` where the content of a domain differs."""
+        """The rows; fills ``missing`` and ``odd``. ``UsageError`` where the data of runs differs."""
         self._check_fingerprints()
+        self._check_domains()
         self._note_code()
         return [self._row(*found) for found in self._rows()]
 
@@ -218,6 +219,19 @@ class Group:
                 f"{domain} in {' and '.join(runs.values())}" for domain, runs in differing.items()
             )
             raise UsageError(f"the content of a domain differs, so these are not averaged: {told}")
+
+    def _check_domains(self) -> None:
+        """``UsageError`` where trials of a cell have other domains: of a data set that is found on disk."""
+        seen: dict[Any, dict[tuple[str, ...], str]] = {}  # {cell: {validation parts: a run that has them}}
+        for run in self.runs:
+            if run.state == "done":
+                cell = (run.settings, run.spec.source_envs, run.spec.test_envs)
+                seen.setdefault(cell, {}).setdefault(tuple(run.columns.parts.get("validation", ())), run.name)
+        for names in seen.values():
+            if len(names) > 1:
+                raise UsageError(
+                    f"the source domains differ, so these are not averaged: {' and '.join(names.values())}"
+                )
 
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -128,7 +128,7 @@ def _sweep(part: Part, anchor: str, data_dir: Path | None) -> Html:
         body.append(section(_title(table), join(content), f"{anchor}-{i}", 3))
     for rule in dict.fromkeys(table.rule for table in part.tables):
         body += [averages_table(it) for it in tables.averages([t for t in part.tables if t.rule == rule])]
-    first = {table.dataset + table.variant: table for table in part.tables}
+    first = {(table.dataset, table.task, table.variant): table for table in part.tables}
     body.append(section("Runs", join([matrix(table) for table in first.values()]), f"{anchor}-runs", 3))
     if part.sweep.notes:
         body.append(notes(part.sweep.notes))
