@@ -139,6 +139,13 @@ def test_smaller_images_are_not_comparable_and_what_was_set_is_told(tmp_path):
     assert "set here: lr=0.001" in table.published[0]
 
 
+def test_how_many_labels_a_file_gives_is_not_known(tmp_path):
+    for target in TARGETS:
+        write_simple(tmp_path / "runs", spec(target=target, label_split="0123abcd"), 0.66)
+    table = table_of(tmp_path / "runs", tmp_path, labels_per_class=5)
+    assert "ERM with PCL (PCL, CVPR 2022): not known: freeze_bn, labels_per_class" in table.published[0]
+
+
 def test_other_averaging_is_not_compared_at_all(sweep, tmp_path):
     table = table_of(sweep, tmp_path, averaging="swad")
     assert [row.label for row in table.rows] == ["ERM", "PCL, published (PCL, CVPR 2022)"]

@@ -44,7 +44,7 @@ class Protocol:
         for name in FIELDS + IF_TOLD + REMARKED:
             theirs, own = self.facts.get(name), ours.get(name)
             if theirs is None or own is None:
-                if name in FIELDS:
+                if name in FIELDS or (name in IF_TOLD and theirs is not None):
                     unknown.append(name)
             elif own not in (theirs if isinstance(theirs, list) else [theirs]):
                 there = " or ".join(theirs) if isinstance(theirs, list) else theirs
