@@ -77,7 +77,7 @@ def _check_content(args: Any, runs: Sequence[RunSpec]) -> None:
         if spec is None:
             continue
         lines, _ = records.read_lines(args.output_dir / spec.run_id() / "results.jsonl")
-        there = {domain: told["hash"] for domain, told in lines[-1]["fingerprint"].items()}
+        there = {domain: told["hash"] for line in lines[-1:] for domain, told in line["fingerprint"].items()}
         data = cls(args.data_dir, spec.trial_seed, spec.image_size, args.cache)
         domains = [d for d in cls.domain_names(args.data_dir) if d in there or not spec.source_envs]
         here = {domain.name: domain.fingerprint for domain in data.load(domains)}
