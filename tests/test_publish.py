@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from literal_runs import constant, plan, record, spec, write
 
 from dgbench import collect_results, publish, sweep
 from dgbench.errors import UsageError
@@ -92,3 +93,17 @@ def test_the_kept_tables_are_those_of_their_records(folder: Path, tmp_path: Path
         assert collect_results.main(["--input_dir", str(folder), *flags]) == 0
         printed.append(to.read_text())
     assert sorted(printed) == sorted(tables) and all(table in told for table in tables)
+
+
+def test_the_hours_are_those_of_the_records(tmp_path: Path) -> None:
+    told = {"seconds": {"train": 1800.0, "evaluate": 90.0}, "code": "0.1.0"}
+    kinds = ((300, "raw"), (600, "raw"), (600, "swad"))
+    for trial in (0, 1):
+        run = spec(trial_seed=trial)
+        lines = [record(run, step, constant(run, 0.5, 0.5), kind) | told for step, kind in kinds]
+        write(tmp_path / "out", run, lines)
+    plan(tmp_path / "out", [spec(trial_seed=trial) for trial in (0, 1)])
+    flags = ["--input_dir", str(tmp_path / "out"), "--output_dir", str(tmp_path / "kept"), "--command", "x"]
+    assert publish.main(flags) == 0
+    # of each run: training to two evaluations, which the averaged weights share, and three evaluations
+    assert "6 records, 2.1 hours of training and evaluation" in (tmp_path / "kept" / "README.md").read_text()

@@ -70,6 +70,8 @@ def test_a_run_keeps_its_name() -> None:
     spec = RunSpec("rotateddigits", "erm", test_envs=("1",)).resolved()
     assert spec == RunSpec("RotatedDigits", "ERM", test_envs=("15",)).resolved()
     assert spec.run_id() == "RotatedDigits-ERM-15-t0-h0-" + spec.run_id()[-8:]
+    several = RunSpec("RotatedDigits", "ERM", test_envs=("30", "15", "1", "0")).resolved()
+    assert several.test_envs == ("0", "15", "30"), "each once, in the data set's order"
     assert RunSpec.from_dict(spec.to_dict()).run_id() == spec.run_id()
     ids = {
         RunSpec("RotatedDigits", "ERM", test_envs=("15",), **change).resolved().run_id()

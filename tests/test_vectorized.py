@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from dgbench import launch, lease, registry, sweep, train, vectorized
 from dgbench.algorithm import Algorithm, Batch, Logs
+from dgbench.course import opened
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
 
@@ -137,6 +139,14 @@ def test_a_sweep_trains_alike_runs_together(
     for run in runs:
         a, b = (lines(tmp_path / name / run)[-1] for name in ("together", "alone"))
         assert a["losses"] == pytest.approx(b["losses"], rel=1e-3)
+
+
+def test_runs_of_one_program_share_its_time(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        runs = specs("ERM", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+        found = [stack.enter_context(opened(spec, tmp_path / spec.run_id(), MACHINE)) for spec in runs]
+        vectorized.Program([own for own in found if own is not None])
+        assert [own.state.meter.sharing for own in found if own is not None] == [3, 3, 3]
 
 
 def test_taken_runs_train_as_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
