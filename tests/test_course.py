@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def test_averages_are_told_the_mean_validation_loss_of_the_raw_weights(
             super().evaluated(algorithm, step, val_loss)
 
     monkeypatch.setitem(averaging.AVERAGERS, "swad", Spy)
-    settings = RunSpec(**{**vars(SPEC), "averaging": ("swad", "ema")})
-    run(settings, tmp_path / "run")
+    run(replace(SPEC, averaging=("swad", "ema")), tmp_path / "run")
     lines, _ = records.read_lines(tmp_path / "run" / "results.jsonl")
     raw = [line for line in lines if line["weights"] == "raw"]
     assert [step for step, _ in told] == [line["step"] for line in raw] == [0, 1, 2, 3]

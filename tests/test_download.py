@@ -466,9 +466,7 @@ def test_the_known_files_of_mnist_are_accepted_and_damage_is_found(
     assert "damaged raw/t10k-labels-idx1-ubyte" in capsys.readouterr().out
 
 
-def test_another_file_than_the_known_one_is_refused(
-    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_file_than_the_known_one_is_refused(real_data: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(real_data / "MNIST", mine / "MNIST")
     labels = mine / "MNIST/raw/t10k-labels-idx1-ubyte"

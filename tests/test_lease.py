@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -175,14 +174,10 @@ def test_who_was_taken_over_notices_and_leaves_the_successor_alone(tmp_path: Pat
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
 
 
-def test_a_lease_that_the_disk_takes_in_part_is_none(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
-    try:
-        with pytest.raises(OSError, match="no space left"):
-            lease.Lease(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def test_a_lease_that_the_disk_takes_in_part_is_none(tmp_path: Path, disk_takes: Any) -> None:
+    disk_takes(20)
+    with pytest.raises(OSError, match="no space left"):
+        lease.Lease(tmp_path)
     assert not (tmp_path / lease.NAME).exists()
 
 

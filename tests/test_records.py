@@ -1,6 +1,5 @@
 import fcntl
 import json
-import resource
 
 import pytest
 from literal_runs import lines_of
@@ -19,17 +18,13 @@ def test_append_adds_whole_lines(tmp_path):
     assert records.read_lines(path) == (lines_of(0, 300), [])
 
 
-def test_a_record_that_the_disk_takes_in_part_is_an_error(tmp_path):
+def test_a_record_that_the_disk_takes_in_part_is_an_error(tmp_path, disk_takes):
     path = tmp_path / "results.jsonl"
     (line,) = lines_of(0)
     records.append(path, line)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
-    try:
-        with pytest.raises(OSError, match="only a part of a record"):
-            records.append(path, line)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    disk_takes(path.stat().st_size + 20)
+    with pytest.raises(OSError, match="only a part of a record"):
+        records.append(path, line)
     assert records.read_lines(path) == ([line], ["its last line is torn and was cut"])
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import product
@@ -207,31 +207,31 @@ class Group:
 
     def _check_fingerprints(self) -> None:
         """``UsageError`` where runs that are done were made from different content."""
-        seen: dict[str, dict[str, str]] = {}  # {domain: {content: a run that has it}}
-        for run in self.runs:
-            if run.state == "done":
-                for domain, contents in run.fingerprints.items():
-                    for content in contents:
-                        seen.setdefault(domain, {}).setdefault(content, run.name)
-        differing = {domain: runs for domain, runs in seen.items() if len(runs) > 1}
+        differing = self._differing(
+            lambda run: [(domain, told) for domain, all_ in run.fingerprints.items() for told in all_]
+        )
         if differing:
-            told = "; ".join(
-                f"{domain} in {' and '.join(runs.values())}" for domain, runs in differing.items()
-            )
+            told = "; ".join(f"{domain} in {' and '.join(names)}" for domain, names in differing.items())
             raise UsageError(f"the content of a domain differs, so these are not averaged: {told}")
 
     def _check_domains(self) -> None:
         """``UsageError`` where trials of a cell have other domains: of a data set that is found on disk."""
-        seen: dict[Any, dict[tuple[str, ...], str]] = {}  # {cell: {validation parts: a run that has them}}
+
+        def sources(run: Run) -> list[tuple[Any, Any]]:
+            cell = (run.settings, run.spec.source_envs, run.spec.test_envs)
+            return [(cell, tuple(run.columns.parts.get("validation", ())))]
+
+        for names in self._differing(sources).values():
+            told = " and ".join(names)
+            raise UsageError(f"the source domains differ, so these are not averaged: {told}")
+
+    def _differing(self, told: Callable[[Run], Iterable[tuple[Any, Any]]]) -> dict[Any, list[str]]:
+        """{key: a run for each of its values} of the keys for which runs that are done tell several."""
+        seen: dict[Any, dict[Any, str]] = {}
         for run in self.runs:
-            if run.state == "done":
-                cell = (run.settings, run.spec.source_envs, run.spec.test_envs)
-                seen.setdefault(cell, {}).setdefault(tuple(run.columns.parts.get("validation", ())), run.name)
-        for names in seen.values():
-            if len(names) > 1:
-                raise UsageError(
-                    f"the source domains differ, so these are not averaged: {' and '.join(names.values())}"
-                )
+            for key, value in told(run) if run.state == "done" else ():
+                seen.setdefault(key, {}).setdefault(value, run.name)
+        return {key: list(runs.values()) for key, runs in seen.items() if len(runs) > 1}
 
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
