@@ -18,6 +18,7 @@ from dgbench.dataset import Dataset
 from dgbench.hparams import resolve
 from dgbench.losses.alignment import multi_kernel_mmd
 from dgbench.losses.class_statistics import ClassStatistics
+from dgbench.losses.precision import backward
 from dgbench.losses.semantic_contrast import class_contrast
 
 torch.set_num_threads(1)
@@ -122,6 +123,16 @@ def test_class_confusion_by_literal_loops() -> None:
     w = w / w.mean()
     q = [[sum(p[j, k] * w[j] * p[j, m] for j in range(9)) for m in range(4)] for k in range(4)]
     close(ours, sum(q[k][m] / sum(q[k]) for k in range(4) for m in range(4) if k != m) / 4)
+
+
+def test_autocast_does_not_round_the_class_confusion() -> None:
+    logits, algorithm, grads = 20 * torch.randn(64, 65), make("MCC"), []
+    for autocast in (False, True):
+        given = logits.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            backward(algorithm.transfer(given, given, 32))
+        grads.append(given.grad)
+    assert (grads[1] - grads[0]).norm() < 1e-4 * grads[0].norm()
 
 
 def test_margin_disparity_by_literal_loops() -> None:

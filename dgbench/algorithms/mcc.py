@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..hparams import LogUniform
 from ..losses.adversarial import certainty_weights
+from ..losses.precision import full_precision
 from .dan import DAN, TRANSFER
 from .dann_uda import TLL
 
@@ -27,6 +28,7 @@ class MCC(DAN):
     hparams_on = TLL
     batch_norm = True
 
+    @full_precision
     def transfer(self, z: Tensor, logits: Tensor, n: int) -> Tensor:
         p = (logits[n:] / self.hp["temperature"]).softmax(1)  # (M, C)
         confusion = p.T @ (certainty_weights(p).detach()[:, None] * p)  # (C, C)
