@@ -170,9 +170,12 @@ class Algorithm(nn.Module):
 
     def update(self, batch: Batch) -> Logs:
         """One step of training; returns detached scalars to log."""
-        loss, logs = self.loss(batch)
+        return self.learn(*self.loss(batch))
+
+    def learn(self, loss: Tensor, logs: Logs) -> Logs:
+        """Descend the loss by every optimizer; returns what to log, detached."""
         self.descend(loss)
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in logs.items()}}
+        return {name: value.detach() for name, value in {"loss": loss, **logs}.items()}
 
     def descend(self, loss: Tensor, *optims: torch.optim.Optimizer) -> None:
         """Zero the gradients, back-propagate, step ``optims`` (none given: every optimizer)."""

@@ -58,11 +58,10 @@ class ID(Algorithm):
         assert batch.u is not None and batch.ud is not None and batch.uidx is not None
         f = unit(self(batch.u)).view(len(self.banks), -1, self.hp["out_dim"])
         index = (batch.uidx + self.first[batch.ud]).view(len(self.banks), -1)
-        loss, logs = self.objective(f, index)
-        self.descend(loss)
+        logs = self.learn(*self.objective(f, index))
         for bank, rows, own in zip(self.banks, index, f.detach(), strict=True):
             bank.write(rows, own, self.hp["memory_momentum"])
-        return {name: value.detach() for name, value in {"loss": loss, **logs}.items()}
+        return logs
 
     def objective(self, f: Tensor, index: Tensor) -> tuple[Tensor, Logs]:
         """The loss of embeddings f (banks, n, d) of the images ``index`` (banks, n)."""

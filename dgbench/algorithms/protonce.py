@@ -92,10 +92,9 @@ class ProtoNCE(Algorithm):
         assert batch.u is not None and batch.u2 is not None and batch.uidx is not None
         self.key.move(self.query, self.step)
         q, k = (unit(net(x)) for net, x in ((self, batch.u), (self.key, batch.u2)))
-        loss, logs = self.objective(q, k, batch.uidx + self.first[batch.ud])
-        self.descend(loss)
+        logs = self.learn(*self.objective(q, k, batch.uidx + self.first[batch.ud]))
         self.enqueue(k)
-        return {name: value.detach() for name, value in {"loss": loss, **logs}.items()}
+        return logs
 
     def objective(self, q: Tensor, k: Tensor, index: Tensor) -> tuple[Tensor, Logs]:
         """The loss of queries and keys (n, d) of the images ``index`` (n,) among all."""
