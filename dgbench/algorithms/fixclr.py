@@ -70,16 +70,16 @@ class FixCLR(FixMatch):
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         seen = self.see(batch)
         total, logs, targets = self.objective(seen)
-        kept, domains = targets.weights > 0.5, 1
-        if self.ssdg:  # has its labelled images among the unlabelled ones, and sums over domains
+        kept = targets.weights > 0.5
+        if self.ssdg:  # has its labelled images among the unlabelled ones
             assert seen.batch.uidx is not None
-            kept, domains = kept & (seen.batch.uidx >= 0), self.problem.num_domains
+            kept = kept & (seen.batch.uidx >= 0)
         rows = [(seen.z2, targets.labels, seen.batch.ud, kept)]
         if self.hp["fixclr_labelled"]:
             rows.append((seen.z, batch.y, batch.d, torch.ones_like(batch.y, dtype=torch.bool)))
         z, y, d, kept = (torch.cat(parts) for parts in zip(*rows, strict=True))
         push = repelling(self.head(z), y, d, kept, self.hp["fixclr_temperature"], self.hp["fixclr_negatives"])
-        return total + domains * self.hp["fixclr_weight"] * push, {**logs, "repelling": push}
+        return total + self.parts * self.hp["fixclr_weight"] * push, {**logs, "repelling": push}
 
 
 @cache

@@ -81,6 +81,11 @@ class FixMatch(Algorithm):
         """Whether this is the form of the benchmark for semi-supervised domain generalization."""
         return self.hp["variant"] == "ssdg"
 
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch passes the network, their terms summed: the domains (ssdg), or one."""
+        return self.problem.num_domains if self.ssdg else 1
+
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         total, logs, _ = self.objective(self.see(batch))
         return total, logs
@@ -100,8 +105,7 @@ class FixMatch(Algorithm):
 
     def encode(self, x: Tensor) -> Tensor:
         """Features of images (N, ...), domain-major: all at once, or domain by domain (ssdg)."""
-        parts = self.problem.num_domains if self.ssdg else 1
-        return torch.cat([self.features(part) for part in x.chunk(parts)])
+        return torch.cat([self.features(part) for part in x.chunk(self.parts)])
 
     def logits(self, z: Tensor) -> Tensor:
         """What is trained: (N, F) -> (N, C)."""
@@ -115,9 +119,7 @@ class FixMatch(Algorithm):
         """The objective, scalars to log, and the targets of the unlabelled rows."""
         labelled, targets = self.labelled_loss(seen), self.targets(seen)
         unlabelled = self.unlabelled_loss(seen, targets)
-        total = labelled + self.hp["unlabelled_weight"] * unlabelled
-        if self.ssdg:
-            total = self.problem.num_domains * total  # a sum over domains of means
+        total = self.parts * (labelled + self.hp["unlabelled_weight"] * unlabelled)
         kept = targets.weights.to(labelled.dtype).mean()
         return total, {"labelled": labelled, "unlabelled": unlabelled, "kept": kept}, targets
 
@@ -146,6 +148,5 @@ def with_labelled(batch: Batch) -> Batch:
     for name, mine in fields.items():
         theirs = getattr(batch, name)
         assert mine is not None and theirs is not None
-        own, other = (v.unflatten(0, (batch.num_domains, -1)) for v in (mine, theirs))
-        joined[name] = torch.cat([own, other], 1).flatten(0, 1)
+        joined[name] = torch.cat([batch.per_domain(mine), batch.per_domain(theirs)], 1).flatten(0, 1)
     return replace(batch, **joined)

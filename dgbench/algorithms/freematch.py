@@ -74,8 +74,7 @@ class FreeMatch(FixMatch):
     def objective(self, seen: Seen) -> tuple[Tensor, Logs, Targets]:
         total, logs, targets = super().objective(seen)
         fair = fairness(seen.strong, targets.weights, self.prediction, self.histogram)
-        domains = self.problem.num_domains if self.ssdg else 1  # a sum over domains
-        return total + domains * self.hp["fairness_weight"] * fair, {**logs, "fairness": fair}, targets
+        return total + self.parts * self.hp["fairness_weight"] * fair, {**logs, "fairness": fair}, targets
 
 
 @full_precision

@@ -86,8 +86,7 @@ class StyleMatch(FixMatch):
             return seen
         u = seen.batch.u
         assert u is not None
-        by_domain = u.unflatten(0, (self.problem.num_domains, -1))
-        styles = by_domain[another(self.problem.num_domains, u.device)].flatten(0, 1)
+        styles = batch.per_domain(u)[another(batch.num_domains, u.device)].flatten(0, 1)
         return seen._replace(styled=self.logits(self.encode(self.style(u, styles))))
 
     def unlabelled_loss(self, seen: Seen, targets: Targets) -> Tensor:
