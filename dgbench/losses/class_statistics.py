@@ -33,9 +33,7 @@ class ClassStatistics(nn.Module):
         With w = n_new / (n_old + n_new) and g = mean_new - mean_old of a class, the merged mean is
         mean_old + w g, the merged covariance (1 - w) cov_old + w cov_new + w (1 - w) g g^T.
         """
-        rows = one_hot(y, len(self.count)).T  # (C, N)
-        n = rows.sum(1)
-        share = rows.to(z.dtype) / n.clamp(min=1)[:, None]
+        n, share = _shares(y, len(self.count), z.dtype)
         mean = share @ z
         covariance = (share @ self._squares(z - mean[y])).view_as(self.covariance)
         self.count += n
@@ -69,11 +67,17 @@ class ClassBank(nn.Module):
     @full_precision
     def update(self, z: Tensor, y: Tensor) -> None:
         """Put the means of features z (N, d) of the classes y (N,) in the oldest places."""
-        rows = one_hot(y, len(self.count)).T  # (C, N)
-        n = rows.sum(1, keepdim=True)
-        mean = rows.to(z.dtype) / n.clamp(min=1) @ z
+        n, share = _shares(y, len(self.count), z.dtype)
+        mean = share @ z
         places = torch.arange(self.centroids.shape[1], device=z.device)
         oldest = places == (self.count % len(places))[:, None]  # (C, M)
-        write = (n > 0) & (oldest | (self.count == 0)[:, None])
+        write = (n > 0)[:, None] & (oldest | (self.count == 0)[:, None])
         self.centroids = torch.where(write[:, :, None], mean[:, None], self.centroids)
-        self.count += n.squeeze(1) > 0
+        self.count += n > 0
+
+
+def _shares(y: Tensor, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rows of each class (C,), and the weights (C, N) of their mean; zeros for a class without rows."""
+    rows = one_hot(y, num_classes).T
+    n = rows.sum(1)
+    return n, rows.to(dtype) / n.clamp(min=1)[:, None]
