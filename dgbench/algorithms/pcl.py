@@ -21,7 +21,6 @@ of the classes, not of the rows; "paper" does neither; "paper_indomain" as well 
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..hparams import LogUniform, Option, Uniform, on_small_images
 from ..losses.contrastive import PROXY_VARIANTS, proxy_contrastive
+from ..networks.heads import blocks
 
 
 class PCL(Algorithm):
@@ -60,10 +60,7 @@ class PCL(Algorithm):
         super().__init__(problem, hp)
         d, p = hp["out_dim"], hp["head_dropout"]
         widths = [self.featurizer.n_outputs] + [hp["hidden_dim"]] * hp["num_hidden"]
-        blocks = [(nn.Linear(m, n), nn.BatchNorm1d(n), nn.ReLU(), nn.Dropout(p)) for m, n in pairwise(widths)]
-        self.encoder = nn.Sequential(
-            *(layer for block in blocks for layer in block), nn.Linear(widths[-1], d)
-        )
+        self.encoder = nn.Sequential(*blocks(widths, p), nn.Linear(widths[-1], d))
         for layer in self.encoder:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)

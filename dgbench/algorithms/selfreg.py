@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..losses.sets import shuffled_by_label
+from ..networks.heads import blocks
 
 
 class SelfReg(Algorithm):
@@ -37,10 +38,8 @@ class SelfReg(Algorithm):
         super().__init__(problem, hp)
         n = self.featurizer.n_outputs
         width = n if n == 2048 else 2 * n
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((n, width), (width, width), (width, n)):
-            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
-        self.head: nn.Module = nn.Sequential(*layers[:-1]).requires_grad_(hp["train_head"])
+        layers = blocks((n, width, width, n))[:-1]  # no ReLU at the end
+        self.head: nn.Module = nn.Sequential(*layers).requires_grad_(hp["train_head"])
 
     def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
         z = self.features(batch.x)
