@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from ..algorithm import MULTI_SOURCE, Algorithm, Batch, Logs
 from ..hparams import LogUniform
+from ..losses.sets import column
 
 
 class Mixup(Algorithm):
@@ -38,7 +39,7 @@ class Mixup(Algorithm):
 
     def mixed_risk(self, x_i: Tensor, y_i: Tensor, x_j: Tensor, y_j: Tensor, lam: Tensor) -> Tensor:
         """x (P, B, ...), y (P, B), lam (P,) for P pairs of domains -> the mean risk."""
-        share = lam.view(-1, *(1,) * (x_i.ndim - 1))
+        share = column(lam, x_i)
         logits = self.apart(self, (share * x_i + (1 - share) * x_j).flatten(0, 1), len(x_i))
         first, second = (cross_entropy(logits, y.flatten(), reduction="none").view_as(y) for y in (y_i, y_j))
         return (lam[:, None] * first + (1 - lam[:, None]) * second).mean()

@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from ..algorithm import Algorithm, Batch, Logs
 from ..hparams import Option, Uniform, on_missing_patterns
 from ..losses.precision import full_precision
+from ..losses.sets import column
 
 DROPPED = {"spatial": 3, "channel": 3.2}  # 1 / share of the scores that "official" drops
 VARIANTS = Option(("domainbed", "official", "random_rate"))
@@ -67,7 +68,7 @@ class RSC(Algorithm):
             mask = self.candidates(z, g, kind)
             if kind != "random":
                 change = true_probability(logits, y) - true_probability(model(z * mask), y)
-                mask = mask | self.spared(change, kind).view(-1, *(1,) * (z.ndim - 1))
+                mask = mask | column(self.spared(change, kind), z)
         model.train(self.training)
         return mask
 

@@ -29,6 +29,11 @@ def set_variances(values: Tensor, members: Tensor) -> Tensor:
     return (members[..., None] * centred.square()).sum(1) / set_sizes(members, ddof=1)
 
 
+def column(values: Tensor, x: Tensor) -> Tensor:
+    """One value per row, (N,), in a shape that multiplies x (N, ...)."""
+    return values.view(-1, *(1,) * (x.ndim - 1))
+
+
 def shuffled_by_label(y: Tensor) -> Tensor:
     """The rows in the order of their labels, at random within each: (N,) -> (N,)."""
     shuffled = torch.randperm(len(y), device=y.device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 from ..errors import UsageError
+from ..losses.sets import column
 from .layers import Featurizer
 
 
@@ -34,7 +35,7 @@ def mix_style(x: Tensor, partner: Tensor, lam: Tensor, eps: float = 1e-6) -> Ten
     y = (x - mean) / s * (lam s + (1 - lam) s[partner]) + lam mean + (1 - lam) mean[partner].
     """
     mean, var = moments(x.detach())
-    std, lam = (var + eps).sqrt(), _column(lam, x)
+    std, lam = (var + eps).sqrt(), column(lam, x)
     std_mixed = lam * std + (1 - lam) * std[partner]
     return (x - mean) / std * std_mixed + lam * mean + (1 - lam) * mean[partner]
 
@@ -62,7 +63,7 @@ def randomize_style(x: Tensor, partner: Tensor, alpha: Tensor, eps: float = 1e-5
     y = (x - mean) / sqrt(var + eps) * sqrt(var' + eps) + mean', v' = alpha v + (1 - alpha) v[partner].
     """
     mean, var = moments(x)
-    alpha = _column(alpha, x)
+    alpha = column(alpha, x)
     mean_mixed = alpha * mean + (1 - alpha) * mean[partner]
     var_mixed = alpha * var + (1 - alpha) * var[partner]
     return (x - mean) / (var + eps).sqrt() * (var_mixed + eps).sqrt() + mean_mixed
@@ -134,7 +135,7 @@ class StyleMixing(nn.Module):
         if on.all():
             return mixed
         rows = on.repeat_interleave(n // groups).to(x.device)
-        return torch.where(_column(rows, x), mixed, x)
+        return torch.where(column(rows, x), mixed, x)
 
 
 class StyleNoise(nn.Module):
@@ -179,8 +180,3 @@ class Between(Featurizer):
         for stage in self.stages():
             x = stage(x)
         return x
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    """(N, ...) with one value per sample, in a shape that multiplies x."""
-    return values.view(-1, *(1,) * (x.ndim - 1))
