@@ -99,9 +99,8 @@ class DANN(Algorithm):
             h.requires_grad_()  # in the discriminator's own turn, for the gradient penalty
         logits = self.discriminator(h)
         loss = self.domain_risk(logits, y, d)
-        form = self.hp["grad_penalty_form"]
+        ce = self.hp["grad_penalty_form"] == "cross_entropy"
         if self.hp["grad_penalty"] != 0:
-            ce = form == "cross_entropy"
             total = cross_entropy(logits, d, reduction="sum") if ce else logits.softmax(1)[:, d].sum()
             (grad,) = torch.autograd.grad(total, h, create_graph=True)
             loss = loss + self.hp["grad_penalty"] * grad.square().sum(1).mean()
