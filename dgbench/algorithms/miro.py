@@ -7,8 +7,8 @@ its initial weights, b_l one parameter per channel:
     L = CE + ld * sum_l 1/2 mean[ (f_l - f0_l)^2 / v_l + log v_l ],    v_l = softplus(b_l) + 1e-5
 
 the mean over rows, channels and positions. The mean encoder is the identity, the variance encoder v_l does
-not depend on x; v_l starts at 0.1, and b_l learns with lr_mult times the learning rate. Stages: for a ResNet the
-stem (after max-pooling) and the four blocks, for any other network the features (N, F) alone.
+not depend on x; v_l starts at 0.1, and b_l learns with lr_mult times the learning rate. Stages: for a ResNet
+the stem (after max-pooling) and the four blocks, for any other network the features (N, F) alone.
 The frozen copy stays in evaluation mode. A network without pretrained weights has its random initial weights
 as the oracle; the method then only keeps the features near their start.
 Source: the MIRO repository, class MIRO with stem and blocks, from memory of it.

@@ -11,8 +11,9 @@ c and the temperatures phi of clusters (mean distance to the centroid / log(n_u 
     CROSS = mean over runs and i of H(softmax_u(f_i . c'_u / t)), c' of the other domain
     ID    = mean_i -log softmax_j(f_i . M_j / t) at j = i
     MATCH = mean_i H(softmax_j(f_i . M'_j / t)), M' of the other domain
-    MIM   = mean_i H(p_i) + sum_c q_c log(m_c + 1e-5), p = softmax_c(f_i . w_c / mim_temperature), w_c of
-            unit length, q = mean_i p_i, m the running mean of q, which this batch enters first; no gradient
+    MIM   = -mean_i sum_c p_ic log(p_ic + 1e-5) + sum_c q_c log(m_c + 1e-5),    q = mean_i p_i,
+            p_i = softmax_c(f_i . w_c / mim_temperature), w_c of unit length; m, without a gradient, the mean
+            of all p_i so far, this batch's too, and of 1/C, which counts as many as an epoch has updates
 
 After the step, M moves as in ``id.py``.
 Source: PCS-FUDA, pcs/models/ssda.py, clustering.py, head.py, utils/torchutils.py.

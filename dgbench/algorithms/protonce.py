@@ -3,18 +3,19 @@
 arXiv 2005.04966, equations 10-12.
 Objective as coded, on the images of both domains alike: q_i (d,) the query network's unit embedding of one
 view, k_i that of the momentum network of another view, Q a queue of the last ``queue`` keys (at most half as
-many as there are images), t = temperature, c and phi centroids and temperatures of clusters of all images:
+many as there are images), t = temperature, c, phi unit centroids and temperatures of clusters of all images:
 
     L = mean_i -log( exp(q_i . k_i / t) / (exp(q_i . k_i / t) + sum_{j in Q} exp(q_i . Q_j / t)) )
       + proto_weight * mean over clusterings of mean_i -log softmax_u(q_i . c_u / phi_u) at i's own cluster
 
-One clustering for each K in ``cluster_factors`` times the classes; phi_u is the mean distance to the centroid
-/ log(n_u + 10), scaled to the mean t. The first ``warm_up`` (share) of the epochs has no second term.
+One clustering for each K in ``cluster_factors`` times the classes; phi_u is the mean distance to the
+cluster's mean / log(n_u + 10), the largest of all for clusters below two images, cut off at the 10th and the
+90th percentile and scaled to the mean t. The first ``warm_up`` (share) of the epochs has no second term.
 ``negatives`` "batch": the official columns, in which rows of one cluster are each other's negatives.
 Source: PCL (salesforce), pcl/builder.py, main_pcl.py; its first term is MoCo's (He et al., CVPR 2020).
-Differs from the paper: nothing known in the losses. The official code draws some other clusters as negatives,
-here all are used, as there are few; 25,000 to 100,000 clusters for ImageNet there. Evaluation reads the query
-network.
+Differs from the paper: phi is cut off and that of small clusters replaced, as in the official code. That code
+draws some other clusters as negatives, here all are used, as there are few; 25,000 to 100,000 clusters for
+ImageNet there. Evaluation reads the query network.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,8 +21,8 @@ Source: UCDIR, main.py and moco/builder.py, with scripts/officehome.sh and domai
 Differs from the paper: the filter (0 is the paper); batch means, and their mean over the domains, instead of
 sums over all images; DD squares and has its own temperature; SE and DD begin at half of the run; the
 k-means is scikit-learn's where the official code has faiss's; with pretrained weights batch norm is frozen
-unless ``--freeze_bn false``, the official code's, by which alone the keys have statistics of their own. The schedule is in shares of the run, of 200
-epochs there.
+unless ``--freeze_bn false``, the official code's, by which alone the keys have statistics of their own. The
+schedule is in shares of the run, of 200 epochs there.
 """  # noqa: E501
 
 from collections.abc import Mapping, Sequence
