@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from .. import networks
 from ..algorithm import Batch, Problem
 from ..hparams import Choice, Option, on_small_images
-from ..losses.sets import shuffled_by_label
+from ..losses.sets import shuffled_by_label, starts
 from ..losses.supcon import domain_weighted_supcon
 from .dann import DANN
 
@@ -92,7 +92,7 @@ class ADRMX(DANN):
         shuffled = shuffled_by_label(y)
         member = one_hot(y, self.problem.num_classes)
         counts = member.sum(0)
-        first = (counts.cumsum(0) - counts).clamp(max=len(y) - 2)
+        first = starts(counts).clamp(max=len(y) - 2)
         i, j = shuffled[first], shuffled[first + 1]
         if self.hp["remix"] == "domainbed":
             position = (member.cumsum(0).gather(1, y[:, None]) - 1).squeeze(1)  # among the rows of the class

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..algorithm import Batch, Problem
 from ..losses.pseudo_labels import confident
+from ..losses.sets import starts
 from .fixmatch import FixMatch, Seen, Targets
 
 
@@ -52,9 +53,9 @@ class FlexMatch(FixMatch):
 
     def _slots(self, batch: Batch) -> Tensor:
         """Place of each unlabelled row in ``selected``: (M,)."""
-        d, i, totals = batch.ud, batch.uidx, self.sizes.sum(0)
+        d, i = batch.ud, batch.uidx
         assert d is not None and i is not None
-        return (totals.cumsum(0) - totals)[d] + torch.where(i < 0, self.sizes[0][d] - 1 - i, i)
+        return starts(self.sizes.sum(0))[d] + torch.where(i < 0, self.sizes[0][d] - 1 - i, i)
 
     def _count(self, slots: Tensor, labels: Tensor, sure: Tensor) -> None:
         """Remember the labels of the sure rows; beta from all that is remembered."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..algorithm import Algorithm, Batch, Logs, Problem
 from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Choice, Option, Uniform, on_small_images
 from ..losses.memory import instance_discrimination, noise_contrastive, normaliser, unit
+from ..losses.sets import starts
 from ..networks.memory import MemoryBank
 
 
@@ -47,9 +48,9 @@ class ID(Algorithm):
     def __init__(self, problem: Problem, hp: Mapping[str, Any]) -> None:
         super().__init__(problem, hp)
         self.classifier = nn.Linear(self.featurizer.n_outputs, hp["out_dim"])
-        sizes = torch.tensor(problem.unlabelled_sizes)
         joint = hp.get("banks") == "joint"
-        self.register_buffer("first", (sizes.cumsum(0) - sizes) * joint)  # of each domain's rows in its bank
+        first = starts(torch.tensor(problem.unlabelled_sizes)) * joint
+        self.register_buffer("first", first)  # of each domain's rows in its bank
         counts = [sum(problem.unlabelled_sizes)] if joint else problem.unlabelled_sizes
         self.banks = nn.ModuleList(MemoryBank(n, hp["out_dim"]) for n in counts)  # type: ignore[assignment]
         self.register_buffer("z", torch.zeros(len(self.banks)))

@@ -30,6 +30,7 @@ from ..clustering import LIBRARIES, kmeans
 from ..hparams import RETRIEVAL, RETRIEVAL_SCRATCH, Option, on_small_images
 from ..losses.clusters import batch_prototype_contrast, pcl_density, prototype_contrast
 from ..losses.memory import unit
+from ..losses.sets import starts
 from ..networks import projection
 from ..networks.ema import EMATeacher
 from ..networks.memory import Clusters, embeddings
@@ -64,8 +65,8 @@ class ProtoNCE(Algorithm):
         super().__init__(problem, hp)
         self.classifier = projection(problem, self.featurizer.n_outputs, hp["out_dim"])
         self.key = EMATeacher(self.query, hp["key_momentum"])
-        sizes, images = torch.tensor(problem.unlabelled_sizes), sum(problem.unlabelled_sizes)
-        self.register_buffer("first", sizes.cumsum(0) - sizes)  # of each domain's images among all
+        images, sizes = sum(problem.unlabelled_sizes), torch.tensor(problem.unlabelled_sizes)
+        self.register_buffer("first", starts(sizes))  # of each domain's images among all
         self.register_buffer("queue", normalize(torch.randn(min(hp["queue"], images // 2), hp["out_dim"])))
         self.clusters = nn.ModuleList(  # type: ignore[assignment]
             Clusters(1, k * problem.num_classes, images, hp["out_dim"]) for k in hp["cluster_factors"]

@@ -29,6 +29,11 @@ def set_variances(values: Tensor, members: Tensor) -> Tensor:
     return (members[..., None] * centred.square()).sum(1) / set_sizes(members, ddof=1)
 
 
+def starts(sizes: Tensor) -> Tensor:
+    """The first row of each set, (S,), where sets of ``sizes`` (S,) rows follow each other."""
+    return sizes.cumsum(0) - sizes
+
+
 def column(values: Tensor, x: Tensor) -> Tensor:
     """One value per row, (N,), in a shape that multiplies x (N, ...)."""
     return values.view(-1, *(1,) * (x.ndim - 1))
