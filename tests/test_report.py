@@ -1,4 +1,5 @@
 import base64
+import csv
 import html.parser
 import json
 import re
@@ -303,6 +304,23 @@ def test_commands_train_the_same_run(given):
 
     words = shlex.split(command(run).replace("\\\n", ""))[3:]
     assert RunSpec(**flags.spec_values(parser.parse_args(words))) == run
+
+
+def test_commands_of_retrieval_train_on_both_domains(tmp_path):
+    run = RunSpec("RotatedDigits", "ID", "retrieval", ("0", "15"), steps=8, checkpoint_freq=8)
+    line = record(run, 7, {}) | {
+        "metrics": {f"{way}/P@{k}": 0.5 for way in ("0>15", "15>0") for k in (1, 5, 15)}
+    }
+    line["parts"] = {"validation": [], "test": ["0>15", "15>0"], "oracle": ["0>15", "15>0"]}
+    plan(tmp_path / "s", [run])
+    write(tmp_path / "s", run, [line])
+    text = write_page([tmp_path / "s"], tmp_path / "page.html")
+    assert "--test_envs 0 15" in text and "--source_envs" not in text
+    files = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)" download="commands.csv"', text)
+    assert files
+    for file in files:
+        (told,) = csv.DictReader(base64.b64decode(file).decode().splitlines())
+        assert told["run"] == run.run_id() and told["command"].count("--test_envs 0 15 ") == 1
 
 
 def test_a_command_leaves_the_file_of_a_label_split_open():

@@ -135,7 +135,8 @@ def _sweep(part: Part, anchor: str, data_dir: Path | None) -> Html:
     body.append(section("Data", _data(part.sweep.runs, data_dir), f"{anchor}-data", 3))
     if seen := pictures(part.folder, part.sweep.runs):
         body.append(section("Pictures", seen, f"{anchor}-pictures", 3))
-    body.append(section("Commands", commands(part.folder, list(first.values())), f"{anchor}-commands", 3))
+    told = commands(part.folder, list(first.values()), part.sweep.runs)
+    body.append(section("Commands", told, f"{anchor}-commands", 3))
     return section(part.folder.name, join(body), anchor)
 
 

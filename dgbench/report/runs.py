@@ -103,15 +103,20 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.name.startswith(".")
 
 
-def commands(folder: Path, tables: Sequence[Table]) -> Html:
-    """How to print the tables again, and how each method's runs were started."""
+def commands(folder: Path, tables: Sequence[Table], runs: Iterable[Run]) -> Html:
+    """How to print the tables again, and how each method's runs were started.
+
+    runs: the sweep's; a table's are of one direction each where the task is retrieval.
+    """
+    trained = {run.name: run for run in runs}
     lines = [f"python -m dgbench.collect_results --input_dir {shlex.quote(str(folder))}"]
     parts = [tag("pre", "\n".join(lines))]
     for found in tables:
         done: dict[Settings, tuple[str, Sequence[Run]]] = {}
         for row in found.rows:
             if row.runs:
-                done.setdefault(row.runs[0].settings, (row.label, row.runs))
+                own = {run.name: trained[run.name] for run in row.runs}
+                done.setdefault(row.runs[0].settings, (row.label, list(own.values())))
         lines = [command(runs[0].spec) for _, runs in done.values()]
         words = "One run of each method; the others differ in --test_envs, --trial_seed and --hparams_seed."
         told = join([tag("p", words, class_="words"), tag("pre", "\n\n".join(lines)), _all(done.values())])
