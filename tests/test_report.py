@@ -323,6 +323,13 @@ def test_commands_of_retrieval_train_on_both_domains(tmp_path):
         assert told["run"] == run.run_id() and told["command"].count("--test_envs 0 15 ") == 1
 
 
+@pytest.mark.parametrize("options", ["--over hparams", "--over trials --greedy"])
+def test_the_command_of_a_soup_makes_soups(options):
+    name = "soup:" + options.replace("--over ", "over=").replace(" --", ",")
+    made = command(RunSpec("PACS", "PCL", test_envs=("sketch",), averaging=(name,)))
+    assert made == f"python -m dgbench.soup --input_dir SWEEP --output_dir SOUPS {options}"
+
+
 def test_a_command_leaves_the_file_of_a_label_split_open():
     run = RunSpec("PACS", "FixMatch", test_envs=("sketch",), task="semi_supervised", label_split="abcdef01")
     assert "--label_split FILE" in command(run)

@@ -127,7 +127,10 @@ def commands(folder: Path, tables: Sequence[Table], runs: Iterable[Run]) -> Html
 
 
 def command(spec: RunSpec) -> str:
-    """The line that trains this run again; a label split is known by its content: its file is left open."""
+    """The line that makes this run again; a label split is known by its content: its file is left open."""
+    if spec.averaging and spec.averaging[0].startswith("soup"):
+        flags = [f"--{told.replace('=', ' ')}" for told in spec.averaging[0].partition(":")[2].split(",")]
+        return f"python -m dgbench.soup --input_dir SWEEP --output_dir SOUPS {' '.join(flags)}"
     words, switches = ["python -m dgbench.train"], {f.name for f in fields(spec) if f.type is bool}
     for name, value in spec.chosen().items():
         if name in switches:
