@@ -49,11 +49,20 @@ def groups(runs: Sequence[RunSpec], over: str) -> list[list[RunSpec]]:
 
 def mean(members: Sequence[Weights]) -> Weights:
     """The uniform mean of state dicts; integers (counters) are the first member's."""
-    first = members[0]
+    first, *others = members
+    for other in others:
+        if differing := _shapes(first) ^ _shapes(other):
+            raise UsageError(
+                f"{min(differing)[0]} has other shapes in other members; a soup has one architecture"
+            )
     return {
         name: torch.stack([m[name] for m in members]).mean(0) if value.is_floating_point() else value
         for name, value in first.items()
     }
+
+
+def _shapes(weights: Weights) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(value.shape)) for name, value in weights.items()}
 
 
 def cook(built: Built, members: Sequence[Weights]) -> dict[str, float]:
@@ -66,6 +75,8 @@ def cook(built: Built, members: Sequence[Weights]) -> dict[str, float]:
 
 def validation(metrics: dict[str, float], parts: dict[str, list[str]]) -> float:
     """The unweighted mean accuracy on the validation parts."""
+    if not parts["validation"]:
+        raise UsageError("--greedy reads validation accuracies, which retrieval lacks")
     return sum(metrics[f"{part}/acc"] for part in parts["validation"]) / len(parts["validation"])
 
 

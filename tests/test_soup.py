@@ -136,6 +136,12 @@ def test_a_plugin_is_loaded(tmp_path: Path) -> None:
 def test_what_cannot_be_averaged(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the only run of its kind"):
         cook(runs, tmp_path / "soup", "--over", "trials")
+    with pytest.raises(UsageError, match="b has other shapes"):
+        soup.mean([{"a": torch.ones(2), "b": torch.ones(3)}, {"a": torch.ones(2), "b": torch.ones(4)}])
+    with pytest.raises(UsageError, match="hiddens has other shapes"):
+        soup.mean([{"a": torch.ones(2)}, {"a": torch.ones(2), "hiddens": torch.ones(4)}])
+    with pytest.raises(UsageError, match="which retrieval lacks"):
+        soup.validation({"0>15/P@1": 0.5}, {"validation": [], "test": ["0>15"]})
     with pytest.raises(UsageError, match="holds no sweep"):
         cook(tmp_path, tmp_path / "soup")
     with pytest.raises(UsageError, match="nowhere does not exist"):
