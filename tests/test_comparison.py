@@ -77,6 +77,21 @@ def test_pairs_of_incomplete_cells_do_not_count(tmp_path):
     assert "the 4 pairs" in table.caption[-1]
 
 
+def test_rows_without_pairs_are_in_no_test(tmp_path):
+    write_method(tmp_path, "ERM", grid())
+    write_method(tmp_path, "PCL", grid(0.02))
+    write_method(tmp_path, "IRM", {("art", 0): 0.5})
+    (table,) = build(tmp_path)
+    comparison.add_baseline([table])
+    assert [row.extra.get("p") for row in table.rows] == [None, "-", "0.031"]
+    assert "Holm-corrected for 1 rows" in table.caption[-1]
+    (table,) = build(tmp_path)
+    comparison.add_baseline([table], "IRM")
+    assert table.caption[-1] == (
+        "vs IRM: mean difference in points over the 0 pairs of equal (trial, target)."
+    )
+
+
 def test_a_baseline_that_is_not_there_is_one_line(tmp_path):
     write_method(tmp_path, "PCL", grid())
     with pytest.raises(UsageError, match="no row 'ERM' to compare with; choose from: PCL"):

@@ -81,11 +81,14 @@ def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:
         pairs = "pairs of equal (trial, target)"
         if table.task == TASK:
             pairs = "pairs of runs, the mean of both directions"
-        table.caption.append(
-            f"vs {name}: mean difference in points over the {_counts(results)} {pairs}, with its 95 % "
-            f"bootstrap interval from {stats.LEAST} pairs on; p of a two-sided permutation test with signs "
-            f"flipped (at least {_least(results)} with so many), Holm-corrected for {len(others)} rows."
-        )
+        told = f"vs {name}: mean difference in points over the {_counts(results)} {pairs}"
+        if tested := sum(not math.isnan(p) for p in adjusted):
+            told += (
+                f", with its 95 % bootstrap interval from {stats.LEAST} pairs on; p of a two-sided "
+                f"permutation test with signs flipped (at least {_least(results)} with so many), "
+                f"Holm-corrected for {tested} rows"
+            )
+        table.caption.append(f"{told}.")
 
 
 def differences(row: Row, base: Row, units: Sequence[object] = ()) -> list[float]:
