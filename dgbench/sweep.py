@@ -49,12 +49,14 @@ def grid(
     """Every trial x data set x algorithm x target x hyper-parameter draw, as resolved specs.
 
     envs: only these targets (sources, for single_source; for retrieval, pairs of these), default all.
-    test_env_pairs: also hold out every pair of domains, which leave-one-domain-out selection needs. pairs:
-    one source for each target, every ordered pair. fixed: other fields of ``RunSpec``.
+    test_env_pairs: also hold out every target with each other domain, which leave-one-domain-out selection
+    needs. pairs: one source for each target, every ordered pair. fixed: other fields of ``RunSpec``.
     """
     task = fixed.get("task", "domain_generalization")
     if task == "retrieval" and n_hparams - n_hparams_from > 1:
         raise UsageError("retrieval has no labels to choose among several draws; choose from: --n_hparams 1")
+    if test_env_pairs and task in ("single_source", "retrieval"):
+        raise UsageError(f"--test_env_pairs has no meaning for {task}, which holds no domain out")
     runs = []
     for trial, dataset, algorithm in itertools.product(range(n_trials), datasets, algorithms):
         data: Any = registry.find("datasets", dataset)
@@ -64,7 +66,8 @@ def grid(
         if task == "single_source" and data.validation and not envs:
             roles = [{"source_envs": ()}]  # its own source
         if test_env_pairs:
-            roles += [{"test_envs": pair} for pair in itertools.combinations(names, 2)]
+            two = itertools.combinations(names, 2)
+            roles += [{"test_envs": pair} for pair in two if not set(pair).isdisjoint(chosen)]
         if not roles:  # pairs of domains were asked for, as any domain alone is a target
             one = f"--envs {' '.join(envs)} leaves {dataset} one" if envs else f"{dataset} has one"
             needs = "--task retrieval" if task == "retrieval" else "--pairs"
@@ -209,7 +212,9 @@ def _parser() -> flags.Parser:
     parser.add_argument("--n_hparams_from", type=int, help="the first draw; default 0")
     parser.add_argument("--envs", nargs="+", default=[], help="only these targets (single_source: sources)")
     parser.add_argument("--single_test_envs", action="store_true", help="the default here; DomainBed's flag")
-    parser.add_argument("--test_env_pairs", action="store_true", help="also hold out each pair of domains")
+    parser.add_argument(
+        "--test_env_pairs", action="store_true", help="also hold out each target with each other domain"
+    )
     parser.add_argument("--pairs", action="store_true", help="one source for each target, every pair")
     parser.add_argument("--output_dir", type=Path, required=True, help="the sweep's folder")
     parser.add_argument("--launcher", default="pool", help=f"one of: {', '.join(LAUNCHERS)}")

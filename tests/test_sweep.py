@@ -61,6 +61,12 @@ def test_a_grid_is_trials_by_targets_by_draws() -> None:
     assert len(runs) == len({spec.run_id() for spec in runs}) == 2 * 2 * 6 * 3
     pairs = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=1, test_env_pairs=True)
     assert len(pairs) == 6 + 15
+    of_one = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=1, test_env_pairs=True, envs=["15"])
+    assert [spec.test_envs for spec in of_one][:3] == [("15",), ("0", "15"), ("15", "30")]
+    assert len(of_one) == 1 + 5, "leave-one-domain-out of one target reads no other pair"
+    for task in ("single_source", "retrieval"):
+        with pytest.raises(UsageError, match="--test_env_pairs has no meaning"):
+            sweep.grid(["ERM"], ["RotatedDigits"], test_env_pairs=True, task=task)
     single = sweep.grid(["ERM"], ["RotatedDigits"], n_trials=1, task="single_source", envs=["0", "30"])
     assert [spec.source_envs for spec in single] == [("0",), ("30",)]
 
