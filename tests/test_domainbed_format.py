@@ -84,6 +84,15 @@ def test_runs_that_domainbed_would_mix_are_refused(tmp_path):
         domainbed_format.text(load(tmp_path).runs)
 
 
+def test_retrieval_holds_no_domain_out(tmp_path):
+    run = spec("ID", ("art", "sketch"), task="retrieval")
+    line = record(run, 600, {}) | {"metrics": {"art>sketch/P@1": 0.5, "sketch>art/P@1": 0.5}}
+    line["parts"] = {"validation": [], "test": ["art>sketch", "sketch>art"], "oracle": []}
+    write(tmp_path, run, [line])
+    with pytest.raises(UsageError, match="no run here has a target domain"):
+        domainbed_format.text(load(tmp_path).runs)
+
+
 def test_averaged_weights_are_methods_of_their_own(tmp_path):
     run = spec(averaging=("swad",))
     write(

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import registry
 from ..errors import UsageError
+from . import directions
 from .evidence import domain_of
 from .rows import natural, weights_label
 from .rules import RULES
@@ -147,7 +148,7 @@ def _pooled(runs: Iterable[Run]) -> list[Run]:
     found: dict[tuple[str, str], set[Settings]] = {}
     pooled = []
     for run in runs:
-        if run.spec.test_envs and len(run.columns):
+        if run.spec.test_envs and run.spec.task != directions.TASK and len(run.columns):
             found.setdefault((run.spec.dataset, run.spec.algorithm), set()).add(run.settings)
             shared = (("dataset", run.spec.dataset), ("algorithm", run.spec.algorithm))
             pooled.append(replace(run, state="done", settings=shared))
