@@ -306,14 +306,27 @@ def test_commands_train_the_same_run(given):
     assert RunSpec(**flags.spec_values(parser.parse_args(words))) == run
 
 
-def test_commands_of_retrieval_train_on_both_domains(tmp_path):
+def write_retrieval(folder):
     run = RunSpec("RotatedDigits", "ID", "retrieval", ("0", "15"), steps=8, checkpoint_freq=8)
     line = record(run, 7, {}) | {
         "metrics": {f"{way}/P@{k}": 0.5 for way in ("0>15", "15>0") for k in (1, 5, 15)}
     }
     line["parts"] = {"validation": [], "test": ["0>15", "15>0"], "oracle": ["0>15", "15>0"]}
-    plan(tmp_path / "s", [run])
-    write(tmp_path / "s", run, [line])
+    line["seconds"] = {"train": 100.0, "evaluate": 20.0}
+    plan(folder, [run])
+    write(folder, run, [line])
+    return run
+
+
+def test_a_run_of_retrieval_costs_its_minutes(tmp_path):
+    write_retrieval(tmp_path)
+    for table in tables.build(load.load(tmp_path), rules.RULES["training_domain_validation"]):
+        (cost,) = [it for it in drawings.of_table(table) if it.title.endswith("against cost.")]
+        assert [point["minutes"] for point in cost.data] == [2.0]
+
+
+def test_commands_of_retrieval_train_on_both_domains(tmp_path):
+    run = write_retrieval(tmp_path / "s")
     text = write_page([tmp_path / "s"], tmp_path / "page.html")
     assert "--test_envs 0 15" in text and "--source_envs" not in text
     files = re.findall(r'href="data:text/csv;charset=utf-8;base64,([^"]+)" download="commands.csv"', text)

@@ -151,7 +151,7 @@ def _curve(
 def _cost(table: Table, rows: Sequence[tuple[int, Row]]) -> Figure | None:
     points = []
     for place, row in rows:
-        done = sum(run.state == "done" for run in row.runs)
+        done = len({run.name for run in row.runs if run.state == "done"})  # retrieval has each twice
         minutes = 60 * cost(row.runs)[0] / done if done else math.nan
         average = math.nan if row.average.mean is None else row.average.mean
         if not math.isnan(minutes + average):
