@@ -20,8 +20,10 @@ PIXELS, FRAME, GAP = 96, 4, 12
 GREEN, RED, WHITE = (0, 160, 60), (210, 40, 40), (255, 255, 255)
 
 
-def pictures(run: Built, folder: Path, queries: int = 8, shown: int = 10, seed: int = 0) -> list[Path]:
-    """``gallery-A-to-B.png`` for both directions: ``queries`` random images and the ``shown`` nearest."""
+def pictures(
+    run: Built, folder: Path, queries: int = 8, shown: int = 10, seed: int = 0, name: str = "gallery"
+) -> list[Path]:
+    """``<name>-A-to-B.png`` for both directions: ``queries`` random images and the ``shown`` nearest."""
     if run.spec.task != "retrieval":
         raise UsageError(
             f"a gallery is of a run of retrieval; this one is of {run.spec.task}; choose: latent"
@@ -34,7 +36,7 @@ def pictures(run: Built, folder: Path, queries: int = 8, shown: int = 10, seed: 
         rows = np.sort(np.random.default_rng(seed).permutation(len(pools[a]))[:queries])
         ranked = retrieval.nearest(found[a][0][rows], found[b][0], shown)
         right = found[b][1][ranked] == found[a][1][rows, None]
-        path = folder / f"gallery-{a}-to-{b}.png".replace(" ", "_")
+        path = folder / f"{name}-{a}-to-{b}.png".replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         draw(pools[a], rows, pools[b], ranked, right).save(path, optimize=True)
         paths.append(path)

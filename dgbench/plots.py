@@ -7,6 +7,7 @@ gallery: for a run of retrieval, some queries and what they retrieve, green = ri
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from . import flags, galleries, pseudo_curves
 from .build import Built, build
 from .checkpoint import DAMAGE
+from .collect.rows import weights_label
 from .errors import UsageError, exit_on_usage_error, extra, unknown
 from .machine import Machine, machine_from
 from .spec import RunSpec
@@ -121,6 +123,11 @@ def save(figure: Any, stem: Path) -> list[Path]:
     return paths
 
 
+def named(picture: str, weights: str) -> str:
+    """How the files of a picture begin: "latent", "latent-swad", "latent-swad_tolerance_ratio_0.2"."""
+    return picture if weights == "raw" else f"{picture}-{re.sub('[^a-z0-9.]', '_', weights)}"
+
+
 def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[Path]:
     """The pictures of a run's parts."""
     paths = []
@@ -128,8 +135,9 @@ def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[
         shown = latent(run, part, args.layer, args.images, args.seed)
         points = in_two_dimensions(shown.z, args.seed)
         accuracy = f"{100 * shown.right.mean():.1f} % of {len(shown.right)} images right"
-        title = f"{run.spec.algorithm} on {run.spec.dataset}, {part}: {accuracy}"
-        stem = folder / f"latent-{args.layer}-{part.replace('/', '-')}"
+        method = run.spec.algorithm + weights_label(args.weights)
+        title = f"{method} on {run.spec.dataset}, {part}: {accuracy}"
+        stem = folder / f"{named('latent', args.weights)}-{args.layer}-{part.replace('/', '-')}"
         paths += save(draw(points, shown, title), stem)
     return paths
 
@@ -156,7 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.picture == "pseudo":
             made = save(pseudo_curves.draw(pseudo_curves.read(folder), folder.resolve().name), to / "pseudo")
         elif args.picture == "gallery":
-            made = galleries.pictures(load(folder, machine, args.weights), to, args.queries, seed=args.seed)
+            name = named("gallery", args.weights)
+            run = load(folder, machine, args.weights)
+            made = galleries.pictures(run, to, args.queries, seed=args.seed, name=name)
         else:
             made = pictures(load(folder, machine, args.weights), to, args.parts, args)
         print(*made, sep="\n")

@@ -87,6 +87,17 @@ def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (finished / names[0]).read_bytes()[1:4] == b"PNG"
 
 
+def test_pictures_of_other_weights_are_files_of_their_own(finished: Path, tmp_path: Path) -> None:
+    command = ["latent", str(finished), "--device", "cpu", "--images", "40", "--parts", "test/all"]
+    for weights in ("raw", "ema"):
+        assert plots.main([*command, "--weights", weights, "--output_dir", str(tmp_path)]) == 0
+    assert sorted(path.name for path in (tmp_path / "rcl").glob("*.png")) == [
+        "latent-ema-features-test-all.png",
+        "latent-features-test-all.png",
+    ]
+    assert plots.named("gallery", "swad:tolerance_ratio=0.2") == "gallery-swad_tolerance_ratio_0.2"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
