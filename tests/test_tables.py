@@ -240,6 +240,17 @@ def test_the_sample_spread_is_computed_and_told(tmp_path):
     assert printed(tables.averages([table], at_least=1)[0])["ERM"][0] == "65.0 +/- 5.0"
 
 
+def test_a_plan_with_fewer_trials_of_a_row_is_told(tmp_path):
+    runs = [*grid(), *grid(algorithm="PCL")]
+    runs += [spec("PCL", target, trial_seed=2) for target in TARGETS]
+    plan(tmp_path, runs)
+    for run in runs:
+        write_simple(tmp_path, run, 0.5)
+    (table,) = build(tmp_path)
+    assert all(cell.whole for row in table.rows for cell in row.cells)
+    assert "standard error over the 2 to 3 trials (seeds 0, 1, 2)" in " ".join(table.caption)
+
+
 def test_shared_draws_that_are_not_the_same_values_are_told(tmp_path):
     for trial in (0, 1):
         for draw in (0, 1):

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import UsageError
 from . import stats
 from .directions import TASK
-from .formats import Cell, Row, Table, comparable
+from .formats import Cell, Row, Table, comparable, span
 from .runs import Run
 
 HOURS, MEMORY = "Hours", "GB"
@@ -43,8 +43,7 @@ def add_trials(tables: Iterable[Table]) -> None:
     for table in tables:
         for row in table.rows:
             if row.runs or any(cell.scores for cell in row.cells):
-                counts = sorted({len(cell.scores) for cell in row.cells})
-                row.extra[TRIALS] = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+                row.extra[TRIALS] = span((len(cell.scores) for cell in row.cells), "-")
         table.caption.append(f"{TRIALS}: trials per cell.")
 
 
@@ -81,7 +80,7 @@ def add_baseline(tables: Iterable[Table], name: str = "ERM") -> None:
         pairs = "pairs of equal (trial, target)"
         if table.task == TASK:
             pairs = "pairs of runs, the mean of both directions"
-        told = f"vs {name}: mean difference in points over the {_counts(results)} {pairs}"
+        told = f"vs {name}: mean difference in points over the {span(result.n for result in results)} {pairs}"
         if tested := sum(not math.isnan(p) for p in adjusted):
             told += (
                 f", with its 95 % bootstrap interval from {stats.LEAST} pairs on; p of a two-sided "
@@ -122,11 +121,6 @@ def versus(result: stats.Paired) -> str:
         return "-"
     interval = "" if math.isnan(result.low) else f" [{result.low:.1f}, {result.high:.1f}]"
     return f"{result.mean:+.1f}{interval}"
-
-
-def _counts(results: Sequence[stats.Paired]) -> str:
-    counts = sorted({result.n for result in results})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
 
 
 def _p(p: float) -> str:

@@ -99,6 +99,12 @@ def row_of(label: str, cells: Sequence[Cell], **more: Any) -> Row:
     return Row(label, cells, average=average, **more)
 
 
+def span(numbers: Iterable[int], between: str = " to ") -> str:
+    """ "3", or "2 to 3" where they differ."""
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else f"{found[0]}{between}{found[-1]}"
+
+
 def comparable(tables: Iterable[Table]) -> dict[tuple[str, str], list[Table]]:
     """{(task, variant): tables}, one of each data set: another one is no other evidence."""
     groups: dict[tuple[str, str], dict[str, Table]] = {}

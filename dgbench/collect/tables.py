@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from . import directions
 from .evidence import is_held_out_pair
-from .formats import Cell, Row, Table, comparable, measure, row_of
+from .formats import Cell, Row, Table, comparable, measure, row_of, span
 from .rows import Group, natural
 from .rules import DEFAULT, RULES
 from .runs import Run, Settings, Sweep
@@ -152,22 +152,30 @@ def _caption(group: Group, rows: Sequence[Row], draws: str) -> list[str]:
     what = " and ".join(f'"{part}"' for part in sorted(parts)) or '"in"'
     single = group.settings["task"] == "single_source" and not group.validation_domain
     whose = "every other domain" if single else "the target domain"
-    trials = sorted({run.spec.trial_seed for run in group.runs})
-    seeds = ", ".join(map(str, trials))
     number = len({run.spec.hparams_seed for run in group.runs})
-    kind = SPREADS[group.spread]
-    spread = f"+/-: {kind.name} over the {len(trials)} trials (seeds {seeds}), that is {kind.formula}."
     return [
         _scored(group) or f"Accuracy in percent on the {what} part of {whose}.",
         group.rule.sentence,
         DRAWS[draws],
-        spread if len(trials) > 1 else f"One trial (seed {seeds}).",
+        _spread(group, rows),
         *([f"Up to {number} hyper-parameter draws per trial."] if number > 1 else []),
         "Avg: mean of the columns.",
         *_training(group.settings),
         *_set_everywhere(group),
         *(['"(2/3)": runs done of runs needed; such a cell is in no average.'] if _partial(rows) else []),
     ]
+
+
+def _spread(group: Group, rows: Sequence[Row]) -> str:
+    """What "+/-" is, and over which trials: of a plan's rows, some may have fewer."""
+    told = [cell.scores for row in rows for cell in row.cells if cell.whole and len(cell.scores) > 1]
+    trials = sorted(set().union(*told) or {run.spec.trial_seed for run in group.runs})
+    seeds = ", ".join(map(str, trials))
+    if len(trials) == 1:
+        return f"One trial (seed {seeds})."
+    number = span([len(scores) for scores in told] or [len(trials)])
+    kind = SPREADS[group.spread]
+    return f"+/-: {kind.name} over the {number} trials (seeds {seeds}), that is {kind.formula}."
 
 
 def _scored(group: Group) -> str:
