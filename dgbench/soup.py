@@ -4,7 +4,7 @@
 weights of all hyper-parameter draws: DiWA (Rame et al., NeurIPS 2022, arXiv 2205.09739), uniform, or with
 ``--greedy`` its restricted form: from the best run on, a run enters if the mean validation accuracy does not
 fall. ``--over trials`` averages the trials of a draw instead. SOUPS is a sweep's folder: print its table with
-``dgbench.collect_results``.
+``dgbench.collect_results``. It may be OUT itself, for a table of runs and soups.
 
 Members must come from the same initial weights, as pretrained ones do; other means are near chance. The parts
 are those of the first member: over trials, its validation images were training images of other members, so
@@ -30,7 +30,7 @@ from .course import evaluate
 from .errors import UsageError, exit_on_usage_error
 from .machine import Machine, machine_from, peak_memory_gb
 from .plan import plan
-from .spec import RunSpec
+from .spec import RunSpec, is_soup
 from .status import finished
 from .swad import OFFICIAL_BN_BATCHES
 
@@ -135,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--greedy", action="store_true", help="DiWA's restricted selection")
     flags.add_machine_flags(parser)
     args = parser.parse_args(argv)
-    runs = finished(args.input_dir)
+    runs = [spec for spec in finished(args.input_dir) if not is_soup(spec.averaging)]
+    if not runs:
+        raise UsageError(f"{args.input_dir} holds soups alone; give the folder of their members")
     name = f"soup:over={args.over}" + (",greedy" if args.greedy else "")
     made = []
     for specs in tqdm(groups(runs, args.over), unit="soup"):

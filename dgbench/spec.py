@@ -6,7 +6,7 @@ run's name. Paths, devices and worker counts are not in it: moving the data neve
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,11 @@ def _image_size(backbone: str) -> int | None:
     from .networks import image_size  # imports torch
 
     return image_size(backbone)
+
+
+def is_soup(averaging: Iterable[str]) -> bool:
+    """Whether this is the mean of several runs' weights (``dgbench.soup``), and no run of its own."""
+    return any(name.startswith("soup") for name in averaging)
 
 
 def domains(names: tuple[str, ...], envs: tuple[str, ...]) -> tuple[str, ...]:

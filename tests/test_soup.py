@@ -120,6 +120,17 @@ def test_the_collector_prints_a_soup(runs: Path, tmp_path: Path, capsys: pytest.
     assert "ERM + soup (over=hparams)" in capsys.readouterr().out
 
 
+def test_soups_beside_their_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(runs, out)
+    for extra in ((), ("--greedy",)):
+        command = ["--input_dir", str(out), "--output_dir", str(out), "--threads", "1"]
+        assert soup.main([*command, *extra]) == 0
+    assert collect_results.main(["--input_dir", str(out), "--compare"]) == 0
+    rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("ERM")]
+    assert rows == ["ERM", "ERM + soup (over=hparams)", "ERM + soup (over=hparams,greedy)"]
+
+
 def test_a_plugin_is_loaded(tmp_path: Path) -> None:
     plugin, out, to = tmp_path / "mine.py", tmp_path / "sweep", tmp_path / "soup"
     plugin.write_text("from dgbench.algorithms.erm import ERM\n\n\nclass Mine(ERM):\n    pass\n")
@@ -140,6 +151,9 @@ def test_what_cannot_be_averaged(runs: Path, tmp_path: Path) -> None:
         soup.mean([{"a": torch.ones(2), "b": torch.ones(3)}, {"a": torch.ones(2), "b": torch.ones(4)}])
     with pytest.raises(UsageError, match="hiddens has other shapes"):
         soup.mean([{"a": torch.ones(2)}, {"a": torch.ones(2), "hiddens": torch.ones(4)}])
+    cook(runs, tmp_path / "made")
+    with pytest.raises(UsageError, match="holds soups alone"):
+        cook(tmp_path / "made", tmp_path / "soup")
     with pytest.raises(UsageError, match="which retrieval lacks"):
         soup.validation({"0>15/P@1": 0.5}, {"validation": [], "test": ["0>15"]})
     with pytest.raises(UsageError, match="holds no sweep"):

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import registry
 from ..errors import UsageError
+from ..spec import is_soup
 from .evidence import domain_of, is_held_out_pair
 from .formats import Cell, Row, measure, row_of
 from .runs import Run, Settings
@@ -116,7 +117,7 @@ class Group:
             keys.sort(key=lambda key: (dict(key)["algorithm"] != "ERM", natural(labels[key].lower())))
         for key in keys:
             averaging = dict(key)["averaging"]
-            raw = () if any(name.startswith("soup") for name in averaging) else ("raw",)  # no run of its own
+            raw = () if is_soup(averaging) else ("raw",)
             evaluated = {*raw, *averaging} | self._weights_of(key)
             for weights in sorted(evaluated, key=[*WEIGHTS, *sorted(evaluated)].index):
                 yield key, weights, labels[key] + weights_label(weights)
@@ -249,7 +250,8 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             for name, value in own.items()
             if any(name not in other or other[name] != value for other in others)
         ]
-        if len({other["averaging"] for other in same}) > 1:
+        of_runs = {other["averaging"] for other in same if not is_soup(other["averaging"])}
+        if len(of_runs) > 1 and not is_soup(row["averaging"]):  # the weights of a soup have its name
             told.append(f"averaging={'+'.join(row['averaging']) or 'none'}")
         labels.append(row["algorithm"] + (f" ({', '.join(told)})" if told else ""))
     return labels

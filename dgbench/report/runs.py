@@ -11,7 +11,7 @@ from ..collect.formats import Table
 from ..collect.rows import natural
 from ..collect.runs import Run, Settings
 from ..collect.selection import Column
-from ..spec import RunSpec
+from ..spec import RunSpec, is_soup
 from .page import Html, csv_text, details, download, escape, join, picture, table, tag
 
 SIGNS = {"done": "●", "running": "◐", "failed": "✕", "waiting": "○"}
@@ -128,7 +128,7 @@ def commands(folder: Path, tables: Sequence[Table], runs: Iterable[Run]) -> Html
 
 def command(spec: RunSpec) -> str:
     """The line that makes this run again; a label split is known by its content: its file is left open."""
-    if spec.averaging and spec.averaging[0].startswith("soup"):
+    if is_soup(spec.averaging):
         flags = [f"--{told.replace('=', ' ')}" for told in spec.averaging[0].partition(":")[2].split(",")]
         return f"python -m dgbench.soup --input_dir SWEEP --output_dir SOUPS {' '.join(flags)}"
     words, switches = ["python -m dgbench.train"], {f.name for f in fields(spec) if f.type is bool}
