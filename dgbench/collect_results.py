@@ -74,7 +74,7 @@ def build(sweep: Sweep, rule: Rule, args: argparse.Namespace) -> list[Table]:
 
 def _printed(sweep: Sweep, built: list[Table], args: argparse.Namespace) -> str:
     printed = FORMATS[args.format](built)
-    told = "\n".join([_summary(sweep), *(f"- {note}" for note in sweep.notes)])
+    told = "\n".join([_summary(sweep), *(f"- {note}" for note in dict.fromkeys(sweep.notes))])
     if args.format not in ("latex", "csv"):
         return f"{told}\n\n{printed}"
     # these hold tables alone

@@ -22,6 +22,11 @@ def test_prints_a_table(sweep, capsys):
     assert "50.0" in out
 
 
+def test_a_note_of_both_rules_is_told_once(sweep, capsys):
+    assert collect_results.main(["--input_dir", str(sweep), "--oracle", "--ranks"]) == 0
+    assert capsys.readouterr().out.count("--ranks needs two data sets") == 1
+
+
 @pytest.mark.parametrize("form", collect_results.FORMATS)
 def test_every_format(sweep, capsys, form):
     assert collect_results.main(["--input_dir", str(sweep), "--format", form]) == 0
