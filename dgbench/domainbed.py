@@ -28,7 +28,7 @@ import operator
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,8 +73,8 @@ class networks:
 
     @staticmethod
     def Featurizer(input_shape: tuple[int, int, int], hparams: Mapping[str, Any]) -> Any:
-        """The run's backbone (``--backbone``), with ``n_outputs``."""
-        return backbones.featurizer(hparams[PROBLEM], hparams)
+        """The run's backbone (``--backbone``), with ``n_outputs``, for images of this shape."""
+        return backbones.featurizer(replace(hparams[PROBLEM], input_shape=tuple(input_shape)), hparams)
 
     @staticmethod
     def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) -> nn.Module:

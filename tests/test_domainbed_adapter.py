@@ -152,6 +152,16 @@ class Meta(ERM):
         return {'loss': loss.item()}
 
 
+class Context(ERM):
+    """As ARM: the backbone gets one more channel than the images have."""
+
+    def __init__(self, input_shape, num_classes, num_domains, hparams):
+        super().__init__((1 + input_shape[0],) + input_shape[1:], num_classes, num_domains, hparams)
+
+    def predict(self, x):
+        return self.network(torch.cat([x, x.mean(1, keepdim=True)], dim=1))
+
+
 class Undeclared(ERM):
     def update(self, minibatches, unlabeled=None):
         return {'loss': self.hparams['mmd_gamma']}
@@ -185,7 +195,7 @@ class AbstractWithOneMore(ERM):
         super().__init__(input_shape, num_classes, num_domains, hparams)
 '''
 
-NAMES = ("PlainERM", "Adversary", "Unlabeled", "Annealed", "Meta", "Duck")
+NAMES = ("PlainERM", "Adversary", "Unlabeled", "Annealed", "Meta", "Context", "Duck")
 DOMAINS, ROWS, CLASSES = 3, 8, 4
 PROBLEM = Problem((1, 8, 8), CLASSES, DOMAINS, 100, 10, (50,) * DOMAINS, (50,) * 2, "digits_cnn")
 
