@@ -18,8 +18,8 @@ list of these domains' images; otherwise it is None.
 What a checkpoint keeps of a class: parameters, buffers, optimizers, and attributes that are numbers, texts,
 tensors, or lists, tuples and dictionaries of these. Numpy's numbers and dictionaries such as defaultdict come
 back as such where the constructor made them. What else changes in a class, such as an array or a set, is not
-kept: hold it in a tensor or a list. Python's and numpy's random numbers are seeded before each update, so a
-resumed run is the same run.
+kept: hold it in a tensor or a list. Python's and numpy's random numbers are seeded before the constructor and
+before each update, so a resumed run is the same run.
 """
 
 import inspect
@@ -133,15 +133,14 @@ class Adapted(ours.Algorithm):
         nn.Module.__init__(self)  # the class builds its own networks
         self.problem, self.hp, self.step = problem, hp, 0
         backbone = {"resnet18": problem.backbone == "resnet18", "freeze_bn": problem.freeze_bn}
+        self._seed()
         given = _Given(self.method.__name__, {**FLAGS, **backbone, **hp, PROBLEM: problem})
         self.module = self.method(problem.input_shape, problem.num_classes, problem.num_domains, given)
         self._paths = [path for path, _ in _optimizers(self.module)]
         self._children = set(self.module._modules)
 
     def update(self, batch: ours.Batch) -> ours.Logs:
-        seed = torch.initial_seed() % 2**32  # the trainer's, a function of the step
-        random.seed(seed)
-        np.random.seed(seed)
+        self._seed()
         minibatches = list(zip(batch.per_domain(batch.x), batch.per_domain(batch.y), strict=True))
         unlabeled = None if batch.u is None else list(batch.per_unlabelled(batch.u))
         returned = self.module.update(minibatches, unlabeled)
@@ -151,6 +150,12 @@ class Adapted(ours.Algorithm):
         scalars = {name: torch.as_tensor(value, device=batch.x.device) for name, value in returned.items()}
         logs = {name: value.detach().float().mean() for name, value in scalars.items()}
         return {"loss": next(iter(logs.values()), torch.zeros((), device=batch.x.device)), **logs}
+
+    def _seed(self) -> None:
+        """Python's and numpy's random numbers, from the trainer's seed for the run or the step."""
+        seed = torch.initial_seed() % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module.predict(x)

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,7 +111,7 @@ class Annealed(ERM):
 
     def __init__(self, input_shape, num_classes, num_domains, hparams):
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.count = 0
+        self.count, self.drawn = 0, (random.random(), np.random.rand())
         self.average = {'loss': torch.zeros(()), 'of': [0, 0.0, None, 'x']}
 
     def update(self, minibatches, unlabeled=None):
@@ -235,6 +236,15 @@ def updates(algorithm: Algorithm, steps: range) -> list[dict[str, torch.Tensor]]
         torch.manual_seed(algorithm.step)
         logs.append(algorithm.update(make_batch(algorithm.step)))
     return logs
+
+
+def test_a_constructor_that_draws_is_the_same_in_every_process(plugin: Path) -> None:
+    drawn = []
+    for other in (1, 2):
+        random.seed(other)
+        np.random.seed(other)
+        drawn.append(cast(domainbed.Adapted, build(plugin, "Annealed")).module.drawn)
+    assert drawn[0] == drawn[1]
 
 
 def through_a_file(value: Any) -> Any:
