@@ -301,15 +301,12 @@ def _optimizers(value: Any, path: str = "", seen: set[int] | None = None) -> Ite
 
 
 def _plain_attributes(part: nn.Module) -> dict[str, Any]:
-    skipped = {"training", "hparams"}
-    plain = {
-        name: _plain(value)
-        for name, value in vars(part).items()
-        if not name.startswith("_") and name not in skipped
-    }
+    plain = {name: _plain(value) for name, value in vars(part).items() if name not in OF_TORCH}
     return {name: value for name, value in plain.items() if value is not UNKEPT}
 
 
+OF_TORCH = {*vars(nn.Module()), "hparams"}
+"""Attributes of a module that are no state of the method's."""
 UNKEPT: Any = object()
 SAFE = (dict, OrderedDict, list, tuple, torch.Size)
 """Containers that ``torch.load`` takes without running code."""

@@ -342,6 +342,15 @@ class Trained(Kept):
         self.other = self.other + 0.1
 
 
+class Private(Kept):
+    def begin(self):
+        self._steps, self._mean = 0, None
+    def scale(self):
+        return 1 + 0.1 * self._steps + (self._mean or 0)
+    def go_on(self):
+        self._steps, self._mean = self._steps + 1, 0.01 * self._steps
+
+
 class Counts(Kept):
     def begin(self):
         self.seen, self.order = collections.defaultdict(int), collections.OrderedDict()
@@ -359,7 +368,7 @@ class Counts(Kept):
 """
 
 
-@pytest.mark.parametrize("name", ["Number", "Trained", "Counts"])
+@pytest.mark.parametrize("name", ["Number", "Trained", "Private", "Counts"])
 def test_what_a_class_keeps_beside_its_weights_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
