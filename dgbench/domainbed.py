@@ -16,19 +16,23 @@ are those of ``dgbench.algorithm.Algorithm``: ``hparams_on``, ``tasks``, ``needs
 list of these domains' images; otherwise it is None.
 
 What a checkpoint keeps of a class: parameters, buffers, optimizers, and attributes that are numbers, texts,
-tensors, or lists, tuples and dictionaries of these. Numpy's numbers and dictionaries such as defaultdict come
-back as such where the constructor made them. What else changes in a class, such as an array or a set, is not
-kept: hold it in a tensor or a list. Python's and numpy's random numbers are seeded before the constructor and
-before each update, so a resumed run is the same run.
+tensors, or lists, tuples and dictionaries of these; of what the constructor makes also schedules of learning
+rates, modules in plain lists, and the same attributes of objects of the user's own classes. Numpy's numbers
+and dictionaries such as defaultdict come back as such where the constructor made them. What else changes in a
+class, such as an array or a set, is not kept: hold it in a tensor or a list. Python's and numpy's random
+numbers are seeded before the constructor and before each update, so a resumed run is the same run.
 """
 
 import inspect
 import io
 import operator
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,6 +140,7 @@ class Adapted(ours.Algorithm):
         self._seed()
         given = _Given(self.method.__name__, {**FLAGS, **backbone, **hp, PROBLEM: problem})
         self.module = self.method(problem.input_shape, problem.num_classes, problem.num_domains, given)
+        self._made = {path for path, _ in _held(self.module)}
         self._paths = [path for path, _ in _optimizers(self.module)]
         self._children = set(self.module._modules)
 
@@ -182,22 +187,35 @@ class Adapted(ours.Algorithm):
     def get_extra_state(self) -> Tensor:
         """The attributes that are no parameters or buffers, as bytes: a state dict holds tensors."""
         file = io.BytesIO()
-        torch.save({path: _plain_attributes(part) for path, part in self._stateful()}, file)
+        state = {
+            path: _plain_attributes(part.state_dict() if saves else vars(part))
+            for path, part, saves in self._stateful()
+        }
+        torch.save(state, file)
         return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         device = next((p.device for p in self.module.parameters()), None)
         content = io.BytesIO(state.cpu().numpy().tobytes())
         saved = torch.load(content, map_location=device, weights_only=True)
-        for path, part in self._stateful():
-            for name, value in saved[path].items():
-                setattr(part, name, _taken_up(getattr(part, name, None), value))
+        for path, part, saves in self._stateful():
+            values = saved.get(path, {})
+            if saves:
+                part.load_state_dict({**part.state_dict(), **values})
+            else:
+                own = vars(part)
+                own.update({name: _taken_up(own.get(name), value) for name, value in values.items()})
 
-    def _stateful(self) -> Iterator[tuple[str, nn.Module]]:
-        """The class itself and those of its parts that the user wrote."""
+    def _stateful(self) -> Iterator[tuple[str, Any, bool]]:
+        """(path, object, whether it saves itself): the class, those of its parts that the user wrote, and the
+        schedules, modules in plain lists and objects of the user's that the constructor made."""
         for path, part in self.module.named_modules():
-            if not path or type(part).__module__.split(".")[0] not in LIBRARIES:
-                yield path, part
+            if not path or _of_user(part):
+                yield path, part, False
+        parts = {*map(id, self.module.modules())}
+        for path, part in _held(self.module):
+            if path in self._made and id(part) not in parts and not isinstance(part, torch.optim.Optimizer):
+                yield path, part, _saves(part)
 
 
 def is_method(value: Any) -> bool:
@@ -226,6 +244,7 @@ def adapt(cls: type) -> type[Adapted]:
 
 DECLARED = ("hparams_on", "tasks", "needs", "min_domains")
 LIBRARIES = ("torch", "torchvision", "timm", "dgbench")
+INSTALLED = {"site-packages", "dist-packages"}
 FLAGS = {
     "lars": False,
     "linear_steps": 500,
@@ -284,32 +303,55 @@ def _declared(value: Any) -> tuple[Any, Any]:
     return (default, Drawn(how)) if callable(how) else (default, how)
 
 
-def _optimizers(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """(path, optimizer) of every one in the attributes of a module, its parts, lists and dictionaries."""
+def _optimizers(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((path, part) for path, part in _held(module) if isinstance(part, torch.optim.Optimizer))
+
+
+def _held(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """(path, object) of all with a state of its own: modules, optimizers, schedules, objects of the user's.
+
+    In attributes, lists and dictionaries; in an optimizer those that it is made around, as in SAM.
+    """
     seen = set() if seen is None else seen
-    if id(value) in seen:
+    if id(value) in seen or isinstance(value, type | Enum):
         return
-    if isinstance(value, torch.optim.Optimizer):
-        seen.add(id(value))
+    seen.add(id(value))
+    inside: Any = value
+    if not isinstance(value, dict | list | tuple):
+        if not _saves(value) and not (hasattr(value, "__dict__") and _of_user(value)):
+            return
         yield path, value
-    elif isinstance(value, nn.Module | dict | list | tuple):
-        seen.add(id(value))
-        inside = vars(value) if isinstance(value, nn.Module) else value
-        items = inside.items() if isinstance(inside, dict) else enumerate(inside)
-        for key, part in items:
-            yield from _optimizers(part, f"{path}.{key}", seen)
+        inside = vars(value)
+        if _saves(value) and not isinstance(value, nn.Module):
+            inside = {key: part for key, part in inside.items() if isinstance(part, torch.optim.Optimizer)}
+    items = inside.items() if isinstance(inside, dict) else enumerate(inside)
+    for key, part in items:
+        yield from _held(part, f"{path}.{key}", seen)
 
 
-def _plain_attributes(part: nn.Module) -> dict[str, Any]:
-    plain = {name: _plain(value) for name, value in vars(part).items() if name not in OF_TORCH}
+def _saves(value: Any) -> bool:
+    return hasattr(value, "load_state_dict")
+
+
+def _of_user(value: Any) -> bool:
+    """Whether its class is neither installed nor Python's nor ours."""
+    module = type(value).__module__
+    file: str = getattr(sys.modules.get(module), "__file__", None) or ""
+    libraries = {*LIBRARIES, *sys.stdlib_module_names}
+    return file != "" and module.split(".")[0] not in libraries and not INSTALLED & {*Path(file).parts}
+
+
+def _plain_attributes(held: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: _plain(value) for name, value in held.items() if name not in OF_TORCH}
     return {name: value for name, value in plain.items() if value is not UNKEPT}
 
 
 OF_TORCH = {*vars(nn.Module()), "hparams"}
 """Attributes of a module that are no state of the method's."""
 UNKEPT: Any = object()
+SINGLE = (bool, int, float, str, Tensor, nn.Parameter)
 SAFE = (dict, OrderedDict, list, tuple, torch.Size)
-"""Containers that ``torch.load`` takes without running code."""
+"""Values and containers that ``torch.load`` takes without running code."""
 
 
 def _plain(value: Any) -> Any:
@@ -321,7 +363,7 @@ def _plain(value: Any) -> Any:
     elif type(value) in SAFE:
         inside = [*value]
     else:
-        return value if value is None or type(value) in (bool, int, float, str, Tensor) else UNKEPT
+        return value if value is None or type(value) in SINGLE else UNKEPT
     parts = [_plain(part) for part in inside]
     if any(part is UNKEPT for part in parts):
         return UNKEPT

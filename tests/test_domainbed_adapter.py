@@ -351,6 +351,64 @@ class Private(Kept):
         self._steps, self._mean = self._steps + 1, 0.01 * self._steps
 
 
+class Average:  # DomainBed's MovingAverage, which its Fishr holds in a list
+    def __init__(self):
+        self.data, self._updates = {}, 0
+    def update(self, value):
+        self._updates += 1
+        self.data["value"] = 0.9 * self.data.get("value", torch.zeros(1)) + 0.1 * value
+
+
+class Objects(Kept):
+    def begin(self):
+        self.averages = [Average(), Average()]
+    def scale(self):
+        return 1 + sum(float(a.data.get("value", 0)) + a._updates for a in self.averages)
+    def go_on(self):
+        for i, average in enumerate(self.averages):
+            average.update(i + 1)
+
+
+class Scheduled(Kept):
+    def begin(self):
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 / (1 + step))
+    def scale(self):
+        return 1.0
+    def go_on(self):
+        self.schedule.step()
+
+
+class Loose(Kept):  # as TRM
+    def begin(self):
+        self.layers = [torch.nn.Linear(1, 1) for _ in range(2)]
+        self.sgd = [torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.5) for layer in self.layers]
+    def scale(self):
+        return 1 + sum(layer.weight.item() for layer in self.layers)
+    def go_on(self):
+        for layer, sgd in zip(self.layers, self.sgd):
+            layer.zero_grad()
+            layer(torch.ones(1)).square().sum().backward()
+            sgd.step()
+
+
+class SAM(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, dict(lr=lr))
+        self.base_optimizer = torch.optim.Adam(self.param_groups, lr=lr)
+        self.param_groups = self.base_optimizer.param_groups
+    def step(self):
+        self.base_optimizer.step()
+
+
+class Within(Kept):
+    def begin(self):
+        self.optimizer = SAM(self.network.parameters(), self.hparams["lr"])
+    def scale(self):
+        return 1.0
+    def go_on(self):
+        pass
+
+
 class Counts(Kept):
     def begin(self):
         self.seen, self.order = collections.defaultdict(int), collections.OrderedDict()
@@ -368,7 +426,9 @@ class Counts(Kept):
 """
 
 
-@pytest.mark.parametrize("name", ["Number", "Trained", "Private", "Counts"])
+@pytest.mark.parametrize(
+    "name", ["Number", "Trained", "Private", "Objects", "Scheduled", "Loose", "Within", "Counts"]
+)
 def test_what_a_class_keeps_beside_its_weights_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
