@@ -79,7 +79,8 @@ class Averager:
         return self.mean.n > 0
 
     def result(self) -> Mean:
-        """The average now; the state stays as it is. An empty list of buffers means the current ones."""
+        """The average now; the state stays as it is. No buffers, or some of another shape than the
+        algorithm's by now: the current ones."""
         return self.mean
 
     @contextmanager
@@ -90,7 +91,7 @@ class Averager:
         own = copies(parameters), copies(buffers)
         try:
             _assign(parameters, result.values)
-            if result.buffers:
+            if [b.shape for b in result.buffers] == [b.shape for b in buffers]:
                 _assign(buffers, result.buffers)
             if self.bn_batches:
                 self._estimate(algorithm, buffers, (result.n, result.last))

@@ -184,6 +184,18 @@ class Adapted(ours.Algorithm):
     def optims(self) -> list[torch.optim.Optimizer]:
         return self.optimizers()
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Buffers that an update made, or gave another shape (GroupDRO's weights), are made room for."""
+        for key, value in state_dict.items():
+            path, _, name = key.rpartition(".")
+            part = self.get_submodule(path)
+            old = part._buffers.get(name)
+            plain = path and name != "_extra_state" and name not in part._parameters
+            if plain and (old is None or old.shape != value.shape):
+                part.__dict__.pop(name, None)
+                part.register_buffer(name, value.to(next(self.parameters()).device, copy=True))
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
     def get_extra_state(self) -> Tensor:
         """The attributes that are no parameters or buffers, as bytes: a state dict holds tensors."""
         file = io.BytesIO()

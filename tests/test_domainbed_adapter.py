@@ -409,6 +409,20 @@ class Within(Kept):
         pass
 
 
+class Buffers(Kept):  # the first as in GroupDRO
+    def begin(self):
+        self.register_buffer("q", torch.Tensor())
+        self.register_buffer("mean", None)
+    def scale(self):
+        if not len(self.q):
+            self.q = torch.ones(3)
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.ones(2))
+        return self.q.sum().item() * self.late.sum().item() + (0 if self.mean is None else self.mean.item())
+    def go_on(self):
+        self.q, self.late, self.mean = self.q * 0.9, self.late * 1.1, self.q.mean()
+
+
 class Counts(Kept):
     def begin(self):
         self.seen, self.order = collections.defaultdict(int), collections.OrderedDict()
@@ -427,7 +441,7 @@ class Counts(Kept):
 
 
 @pytest.mark.parametrize(
-    "name", ["Number", "Trained", "Private", "Objects", "Scheduled", "Loose", "Within", "Counts"]
+    "name", ["Number", "Trained", "Private", "Objects", "Scheduled", "Loose", "Within", "Buffers", "Counts"]
 )
 def test_what_a_class_keeps_beside_its_weights_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -436,7 +450,8 @@ def test_what_a_class_keeps_beside_its_weights_goes_on(
     path = tmp_path / "states.py"
     path.write_text(STATES)
     registry.load_plugin(path)
-    spec = RunSpec("RotatedDigits", name, test_envs=("0",), steps=8, checkpoint_freq=2)
+    averaging = ("swa", "swad:n_converge=1,n_tolerance=1")
+    spec = RunSpec("RotatedDigits", name, test_envs=("0",), steps=8, checkpoint_freq=2, averaging=averaging)
     whole = run(spec, tmp_path / "whole")
 
     save = Course.save
