@@ -6,7 +6,8 @@ embedded digits. Exit status 1 if a promise is broken or the run learns nothing.
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,34 +23,43 @@ from .machine import Machine
 from .spec import RunSpec
 from .train import run
 
-Row = tuple[str, str, str]  # what, verdict, what was seen
+Seen = tuple[str, str]  # verdict, what was seen
+Row = tuple[str, str, str]  # what, and these
+
+
+def looked(what: str, look: Callable[[Method], Seen], method: Method) -> Row:
+    """What ``look`` finds; BROKEN where it raises, as a method under test may anywhere."""
+    try:
+        verdict, seen = look(method)
+    except Broken as broken:
+        verdict, seen = "BROKEN", str(broken)
+    except Exception as error:
+        verdict, seen = "BROKEN", f"{type(error).__name__}: {error}"
+    return what, verdict, " ".join(seen.split())
 
 
 def promises(method: Method) -> list[Row]:
     """One row per promise: kept, broken, or why it does not apply."""
-    rows = []
-    for name, promise in tqdm(contract.PROMISES.items(), desc=method.__name__, unit="check"):
-        try:
-            reason = promise(method)
-            verdict, seen = ("kept", "") if reason is None else ("-", reason)
-        except Broken as broken:
-            verdict, seen = "BROKEN", str(broken)
-        except Exception as error:  # a method under test may raise anything
-            verdict, seen = "BROKEN", f"{type(error).__name__}: {error}"
-        rows.append((name.replace("_", " "), verdict, " ".join(seen.split())))
-    return rows
+    bar = tqdm(contract.PROMISES.items(), desc=method.__name__, unit="check")
+    return [looked(name.replace("_", " "), partial(keeps, promise), method) for name, promise in bar]
 
 
-def cost(method: Method) -> Row:
+def keeps(promise: Callable[[Method], str | None], method: Method) -> Seen:
+    """Whether a promise is kept, or why it does not apply."""
+    reason = promise(method)
+    return ("kept", "") if reason is None else ("-", reason)
+
+
+def cost(method: Method) -> Seen:
     """An update relative to ERM's, on the small network of the contract."""
     erm = registry.find("algorithms", "ERM")
     ours, plain = contract.build(method), contract.build(erm)
     batch = contract.make_batch()
     ratio = alternate("update", lambda: ours.update(batch), lambda: plain.update(batch), turns=15)
-    return "update / ERM's update", f"{ratio.ratio:.2f}", f"{ratio.ours:.2f} ms and {ratio.reference:.2f} ms"
+    return f"{ratio.ratio:.2f}", f"{ratio.ours:.2f} ms and {ratio.reference:.2f} ms"
 
 
-def short_run(method: Method) -> Row:
+def short_run(method: Method) -> Seen:
     """Default steps on RotatedDigits, target 0, beside ERM; BROKEN if the sources are not learned."""
     seen = {}
     for name in (method.__name__, "ERM"):
@@ -60,7 +70,7 @@ def short_run(method: Method) -> Row:
         seen[name] = (sum(accuracy) / len(accuracy), record["metrics"]["0/in/acc"])
     source = seen[method.__name__][0]
     text = ", ".join(f"{name}: sources {a:.1%}, target {b:.1%}" for name, (a, b) in seen.items())
-    return "RotatedDigits, 301 steps", "learns" if source > 0.3 else "BROKEN", text
+    return "learns" if source > 0.3 else "BROKEN", text
 
 
 def card(method: Method) -> list[Row]:
@@ -68,9 +78,9 @@ def card(method: Method) -> list[Row]:
     rows = promises(method)
     if any(verdict == "BROKEN" for _, verdict, _ in rows):
         return rows
-    rows.append(cost(method))
+    rows.append(looked("update / ERM's update", cost, method))
     if "domain_generalization" in method.tasks and not method.needs:
-        rows.append(short_run(method))
+        rows.append(looked("RotatedDigits, 301 steps", short_run, method))
     return rows
 
 

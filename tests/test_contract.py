@@ -183,3 +183,14 @@ def test_the_card_of_a_good_and_of_a_broken_method(tmp_path, capsys: pytest.Capt
     )
     assert check.main([str(bad)]) == 1
     assert "declared and never read: ['w']" in capsys.readouterr().out
+    late = tmp_path / "late.py"
+    late.write_text(good.read_text().replace("Good", "Late").replace("    pass", LATE))
+    assert check.main([str(late)]) == 1
+    text = capsys.readouterr().out
+    assert "runs under its tasks" in text and "ValueError: too late" in text
+
+
+LATE = """    def loss(self, batch):
+        if self.step > 8:
+            raise ValueError("too late")
+        return super().loss(batch)"""
