@@ -11,9 +11,9 @@ A class has ``__init__(self, input_shape, num_classes, num_domains, hparams)``,
     hparams = {"my_gamma": 1.0, "my_beta": (0.5, lambda r: 10 ** r.uniform(-2, 0))}
 
 (a default, or a default and DomainBed's way to draw it in a random search). Other optional class attributes
-are those of ``dgbench.algorithm.Algorithm``: ``hparams_on``, ``tasks``, ``needs``, ``min_domains``. With
-``needs = ("unlabelled",)`` a class runs under the tasks that have unlabelled images, and ``unlabeled`` is the
-list of these domains' images; otherwise it is None.
+are those of ``dgbench.algorithm.Algorithm``: ``hparams_on``, ``tasks``, ``needs``, ``min_domains`` and
+``quirks``. With ``needs = ("unlabelled",)`` a class runs under the tasks that have unlabelled images, and
+``unlabeled`` is the list of these domains' images; otherwise it is None.
 
 What a checkpoint keeps of a class: parameters, buffers, optimizers, and attributes that are numbers, texts,
 tensors, or lists, tuples and dictionaries of these; of what the constructor makes also schedules of learning
@@ -249,6 +249,7 @@ def adapt(cls: type) -> type[Adapted]:
     members = {name: getattr(cls, name) for name in DECLARED if hasattr(cls, name)}
     if "unlabelled" in members.get("needs", ()):
         members.setdefault("tasks", ("domain_adaptation", "semi_supervised"))
+    members["quirks"] = {**Adapted.quirks, **getattr(cls, "quirks", {})}
     own = {name: _declared(value) for name, value in getattr(cls, "hparams", {}).items()}
     about = {"__doc__": cls.__doc__, "__module__": cls.__module__}
     return type(cls.__name__, (Adapted,), {**members, **about, "method": cls, "hparams": own})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgbench import domainbed, hparams, registry, train
+from dgbench import contract, domainbed, hparams, registry, train
 from dgbench.algorithm import Algorithm, Batch, Problem
 from dgbench.course import Course
 from dgbench.dataset import Dataset
@@ -508,6 +508,26 @@ def test_unlabelled_images(plugin: Path) -> None:
 def test_values_without_the_key_loss(plugin: Path) -> None:
     first, second = updates(build(plugin, "Adversary"), range(2))
     assert first["loss"] == first["disc_loss"] and second["loss"] == second["gen_loss"]
+
+
+def test_the_contract_takes_what_domainbeds_own_classes_do(tmp_path: Path) -> None:
+    """Fish has no featurizer; parts of DANN and ARM never train, which a class may declare."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        "import torch\n"
+        "from dgbench.domainbed import ERM\n\n\n"
+        "class NoFeatures(ERM):\n"
+        "    quirks = {'unmoved': r'module\\.unused\\..*'}\n\n"
+        "    def __init__(self, *arguments):\n"
+        "        super().__init__(*arguments)\n"
+        "        self.unused = torch.nn.Embedding(2, 2)\n"
+        "        del self.featurizer\n"
+    )
+    (method,) = cast(list[type[Algorithm]], registry.load_plugin(path))
+    reason = contract.features_and_logits_have_their_shapes(method)
+    assert reason == "NoFeatures has no attribute featurizer, so it gives no features"
+    assert contract.every_parameter_moves(method) is None
+    assert contract.keeps_to_its_device(method) == domainbed.Adapted.quirks["device"]
 
 
 def test_pretrained_weights_are_hashed(plugin: Path) -> None:
