@@ -250,12 +250,13 @@ def adapt(cls: type) -> type[Adapted]:
     if "unlabelled" in members.get("needs", ()):
         members.setdefault("tasks", ("domain_adaptation", "semi_supervised"))
     members["quirks"] = {**Adapted.quirks, **getattr(cls, "quirks", {})}
-    own = {name: _declared(value) for name, value in getattr(cls, "hparams", {}).items()}
+    own = _declared(getattr(cls, "hparams", {}))
+    members["hparams_on"] = {key: _declared(values) for key, values in getattr(cls, "hparams_on", {}).items()}
     about = {"__doc__": cls.__doc__, "__module__": cls.__module__}
     return type(cls.__name__, (Adapted,), {**members, **about, "method": cls, "hparams": own})
 
 
-DECLARED = ("hparams_on", "tasks", "needs", "min_domains")
+DECLARED = ("tasks", "needs", "min_domains")
 LIBRARIES = ("torch", "torchvision", "timm", "dgbench")
 INSTALLED = {"site-packages", "dist-packages"}
 FLAGS = {
@@ -308,12 +309,13 @@ class _Given(dict[str, Any]):
         )
 
 
-def _declared(value: Any) -> tuple[Any, Any]:
-    """A default, or (default, range), the range possibly a function -> (default, range)."""
-    if not (isinstance(value, tuple) and len(value) == 2):
-        return value, None
-    default, how = value
-    return (default, Drawn(how)) if callable(how) else (default, how)
+def _declared(given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{name: default, or (default, range), the range possibly a function} -> {name: (default, range)}."""
+    pairs = {
+        name: value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+        for name, value in given.items()
+    }
+    return {name: (own, Drawn(how) if callable(how) else how) for name, (own, how) in pairs.items()}
 
 
 def _optimizers(module: nn.Module) -> Iterator[tuple[str, Any]]:

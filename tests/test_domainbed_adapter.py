@@ -557,6 +557,18 @@ def test_hyper_parameters(plugin: Path) -> None:
     assert algorithm.module.hparams["resnet18"] is False and algorithm.module.hparams["batch_size"] == 32
 
 
+def test_hyper_parameters_on_a_data_set_have_the_same_form() -> None:
+    class Method(domainbed.ERM):
+        hparams = {"gamma": 1.0, "beta": 1.0}
+        hparams_on = {"RotatedDigits": {"gamma": 2.0, "beta": (3.0, lambda r: 10.0)}}
+
+    method = domainbed.adapt(Method)
+    dataset = registry.find("datasets", "RotatedDigits")
+    assert hparams.resolve(method, Dataset, {})["gamma"] == 1
+    assert hparams.resolve(method, dataset, {})["gamma"] == 2
+    assert hparams.resolve(method, dataset, {}, hparams_seed=1)["beta"] == 10
+
+
 def test_a_function_draws_what_domainbed_draws() -> None:
     """IRM's two, as its registry writes them, against its own draws."""
 
