@@ -182,7 +182,16 @@ def declared_hyper_parameters_are_used(method: Method) -> str | None:
 
 
 def hyper_parameters_are_legal(method: Method) -> str | None:
-    """Every draw is plain JSON of the default's type, and a run accepts its own values back."""
+    """Every draw is plain JSON of the default's type, and a run accepts its own values back.
+
+    What differs on a data set is of one that exists, and has a value on the others too.
+    """
+    places = {*registry.names("datasets"), hparams.SMALL, hparams.FOLDERS}
+    strange = sorted(method.hparams_on.keys() - places)
+    _require(not strange, f"hparams_on names no data set: {strange} (python -m dgbench.list datasets)")
+    there = {name for declared in method.hparams_on.values() for name in declared}
+    alone = sorted(there - {*method.hparams, *hparams.SHARED, *hparams.UNLABELLED})
+    _require(not alone, f"in hparams_on and not in hparams: {alone}; other data sets have no value")
     for seed in range(5):
         values = hparams.resolve(method, RotatedDigits, {}, hparams_seed=seed)
         again = hparams.resolve(method, RotatedDigits, json.loads(json.dumps(values)))

@@ -89,6 +89,14 @@ class Illegal(ERM):
         return super().loss(batch)
 
 
+class Misspelt(ERM):
+    hparams_on = {"Pacs": {"lr": (1e-4, None)}}
+
+
+class Elsewhere(ERM):
+    hparams_on = {"PACS": {"temperature": (2.0, None)}}
+
+
 class NotPlain(ERM):
     hparams = {"temperature": (2.0, Choice((1.0, 2.0)))}
     erm_when = {"temperature": 2.0}
@@ -155,6 +163,8 @@ BREAKS: dict[type[Algorithm], Callable] = {
     Forgets: contract.goes_on_from_its_state,
     Unread: contract.declared_hyper_parameters_are_used,
     Illegal: contract.hyper_parameters_are_legal,
+    Misspelt: contract.hyper_parameters_are_legal,
+    Elsewhere: contract.hyper_parameters_are_legal,
     NotPlain: contract.is_plain_training_where_it_says_so,
     Prints: contract.knows_tensors_only,
     Peeks: contract.what_is_hidden_changes_nothing,
