@@ -4,6 +4,10 @@ Every promise of the contract, the cost of an update relative to ERM's, and a sh
 embedded digits. Exit status 1 if a promise is broken or the run learns nothing.
 """
 
+import hashlib
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +19,6 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from . import contract, flags, registry
-from .algorithm import Algorithm
 from .bench.ratio import alternate
 from .contract import Broken, Method
 from .errors import exit_on_usage_error
@@ -50,6 +53,38 @@ def keeps(promise: Callable[[Method], str | None], method: Method) -> Seen:
     return ("kept", "") if reason is None else ("-", reason)
 
 
+def find(told: str) -> list[Method]:
+    """The methods that the command's argument names."""
+    if ".py" in told:
+        return registry.load_plugin(told)
+    return [registry.find("algorithms", told)]
+
+
+def other_processes(told: str, method: Method) -> Seen:
+    """Python's hash of a text, and with it the order of a set, is another one in each process."""
+    command = [sys.executable, "-c", "import sys, dgbench.check as c; print(c.trained(*sys.argv[1:]))"]
+    ends = set()
+    for seed in "123":
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        output = subprocess.check_output([*command, told, method.__name__], env=env, text=True)
+        ends.add(output.split()[-1])  # after what the file itself prints
+    if len(ends) > 1:
+        raise Broken("weights depend on PYTHONHASHSEED: on hash() of a text, or on the order of a set")
+    return "kept", ""
+
+
+def trained(told: str, name: str) -> str:
+    """A digest of what the method of this name is after a few updates."""
+    torch.set_num_threads(1)
+    (method,) = (method for method in find(told) if method.__name__ == name)
+    algorithm = contract.build(method)
+    contract.train(algorithm, range(3))
+    digest = hashlib.sha256()
+    for value in algorithm.state_dict().values():
+        digest.update(value.double().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def cost(method: Method) -> Seen:
     """An update relative to ERM's, on the small network of the contract."""
     erm = registry.find("algorithms", "ERM")
@@ -73,11 +108,12 @@ def short_run(method: Method) -> Seen:
     return "learns" if source > 0.3 else "BROKEN", text
 
 
-def card(method: Method) -> list[Row]:
-    """All rows."""
+def card(method: Method, told: str) -> list[Row]:
+    """All rows of a method, which the command's argument named so."""
     rows = promises(method)
     if any(verdict == "BROKEN" for _, verdict, _ in rows):
         return rows
+    rows.append(looked("same weights in other processes", partial(other_processes, told), method))
     rows.append(looked("update / ERM's update", cost, method))
     if "domain_generalization" in method.tasks and not method.needs:
         rows.append(looked("RotatedDigits, 301 steps", short_run, method))
@@ -91,14 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning)
-    if ".py" in args.method:
-        methods = registry.load_plugin(args.method)
-    else:
-        methods = [registry.find("algorithms", args.method)]
     broken = False
-    for method in methods:
-        assert issubclass(method, Algorithm)
-        rows = card(method)
+    for method in find(args.method):
+        rows = card(method, args.method)
         print(tabulate(rows, headers=(method.__name__, "verdict", "seen"), maxcolwidths=[None, None, 70]))
         broken |= any(verdict == "BROKEN" for _, verdict, _ in rows)
     return int(broken)

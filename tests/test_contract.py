@@ -198,8 +198,16 @@ def test_the_card_of_a_good_and_of_a_broken_method(tmp_path, capsys: pytest.Capt
     assert check.main([str(late)]) == 1
     text = capsys.readouterr().out
     assert "runs under its tasks" in text and "ValueError: too late" in text
+    hashed = tmp_path / "hashed.py"
+    hashed.write_text(good.read_text().replace("Good", "Hashed").replace("    pass", HASHED))
+    with pytest.raises(contract.Broken, match="weights depend on PYTHONHASHSEED"):
+        check.other_processes(str(hashed), *check.find(str(hashed)))
 
 
+HASHED = """    def loss(self, batch):
+        order = list({"first", "second", "third", "fourth", "fifth"})
+        loss, logs = super().loss(batch)
+        return loss * (1 + order.index("first")), logs"""
 LATE = """    def loss(self, batch):
         if self.step > 8:
             raise ValueError("too late")
