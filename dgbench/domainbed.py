@@ -25,14 +25,9 @@ numbers are seeded before the constructor and before each update, so a resumed r
 
 import inspect
 import io
-import operator
 import random
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from . import algorithm as ours
+from . import domainbed_state as kept
 from . import networks as backbones
 from .errors import UsageError
 from .networks.heads import mlp
@@ -140,8 +136,8 @@ class Adapted(ours.Algorithm):
         self._seed()
         given = _Given(self.method.__name__, {**FLAGS, **backbone, **hp, PROBLEM: problem})
         self.module = self.method(problem.input_shape, problem.num_classes, problem.num_domains, given)
-        self._made = {path for path, _ in _held(self.module)}
-        self._paths = [path for path, _ in _optimizers(self.module)]
+        self._made = {path for path, _ in kept.held(self.module)}
+        self._paths = [path for path, _ in kept.optimizers(self.module)]
         self._children = set(self.module._modules)
 
     def update(self, batch: ours.Batch) -> ours.Logs:
@@ -177,7 +173,7 @@ class Adapted(ours.Algorithm):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those now in the attributes that the constructor filled; methods replace some while they run."""
-        found = dict(_optimizers(self.module))
+        found = dict(kept.optimizers(self.module))
         return [found[path] for path in self._paths]
 
     @property
@@ -186,12 +182,14 @@ class Adapted(ours.Algorithm):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Buffers that an update made, or gave another shape (GroupDRO's weights), are made room for."""
+        parts = dict(self.named_modules())
         for key, value in state_dict.items():
             path, _, name = key.rpartition(".")
-            part = self.get_submodule(path)
+            part = parts.get(path)
+            if part is None or not path or name == "_extra_state" or name in part._parameters:
+                continue
             old = part._buffers.get(name)
-            plain = path and name != "_extra_state" and name not in part._parameters
-            if plain and (old is None or old.shape != value.shape):
+            if old is None or old.shape != value.shape:
                 part.__dict__.pop(name, None)
                 part.register_buffer(name, value.to(next(self.parameters()).device, copy=True))
         return super().load_state_dict(state_dict, *args, **kwargs)
@@ -200,7 +198,7 @@ class Adapted(ours.Algorithm):
         """The attributes that are no parameters or buffers, as bytes: a state dict holds tensors."""
         file = io.BytesIO()
         state = {
-            path: _plain_attributes(part.state_dict() if saves else vars(part))
+            path: kept.plain_attributes(part.state_dict() if saves else vars(part))
             for path, part, saves in self._stateful()
         }
         torch.save(state, file)
@@ -216,18 +214,18 @@ class Adapted(ours.Algorithm):
                 part.load_state_dict({**part.state_dict(), **values})
             else:
                 own = vars(part)
-                own.update({name: _taken_up(own.get(name), value) for name, value in values.items()})
+                own.update({name: kept.taken_up(own.get(name), value) for name, value in values.items()})
 
     def _stateful(self) -> Iterator[tuple[str, Any, bool]]:
         """(path, object, whether it saves itself): the class, those of its parts that the user wrote, and the
         schedules, modules in plain lists and objects of the user's that the constructor made."""
         for path, part in self.module.named_modules():
-            if not path or _of_user(part):
+            if not path or kept.of_user(part):
                 yield path, part, False
         parts = {*map(id, self.module.modules())}
-        for path, part in _held(self.module):
+        for path, part in kept.held(self.module):
             if path in self._made and id(part) not in parts and not isinstance(part, torch.optim.Optimizer):
-                yield path, part, _saves(part)
+                yield path, part, kept.saves(part)
 
 
 def is_method(value: Any) -> bool:
@@ -257,8 +255,6 @@ def adapt(cls: type) -> type[Adapted]:
 
 
 DECLARED = ("tasks", "needs", "min_domains")
-LIBRARIES = ("torch", "torchvision", "timm", "dgbench")
-INSTALLED = {"site-packages", "dist-packages"}
 FLAGS = {
     "lars": False,
     "linear_steps": 500,
@@ -316,105 +312,3 @@ def _declared(given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         for name, value in given.items()
     }
     return {name: (own, Drawn(how) if callable(how) else how) for name, (own, how) in pairs.items()}
-
-
-def _optimizers(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((path, part) for path, part in _held(module) if isinstance(part, torch.optim.Optimizer))
-
-
-def _held(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """(path, object) of all with a state of its own: modules, optimizers, schedules, objects of the user's.
-
-    In attributes, lists and dictionaries; in an optimizer those that it is made around, as in SAM.
-    """
-    seen = set() if seen is None else seen
-    if id(value) in seen or isinstance(value, type | Enum):
-        return
-    seen.add(id(value))
-    inside: Any = value
-    if not isinstance(value, dict | list | tuple):
-        if not _saves(value) and not (hasattr(value, "__dict__") and _of_user(value)):
-            return
-        yield path, value
-        inside = vars(value)
-        if _saves(value) and not isinstance(value, nn.Module):
-            inside = {key: part for key, part in inside.items() if isinstance(part, torch.optim.Optimizer)}
-    items = inside.items() if isinstance(inside, dict) else enumerate(inside)
-    for key, part in items:
-        yield from _held(part, f"{path}.{key}", seen)
-
-
-def _saves(value: Any) -> bool:
-    return hasattr(value, "load_state_dict")
-
-
-def _of_user(value: Any) -> bool:
-    """Whether its class is neither installed nor Python's nor ours."""
-    module = type(value).__module__
-    file: str = getattr(sys.modules.get(module), "__file__", None) or ""
-    libraries = {*LIBRARIES, *sys.stdlib_module_names}
-    return file != "" and module.split(".")[0] not in libraries and not INSTALLED & {*Path(file).parts}
-
-
-def _plain_attributes(held: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: _plain(value) for name, value in held.items() if name not in OF_TORCH}
-    return {name: value for name, value in plain.items() if value is not UNKEPT}
-
-
-OF_TORCH = {*vars(nn.Module()), "hparams"}
-"""Attributes of a module that are no state of the method's."""
-UNKEPT: Any = object()
-SINGLE = (bool, int, float, str, Tensor, nn.Parameter)
-SAFE = (dict, OrderedDict, list, tuple, torch.Size)
-"""Values and containers that ``torch.load`` takes without running code."""
-
-
-def _plain(value: Any) -> Any:
-    """The value as types that a safe load takes, the same object where it has them; else ``UNKEPT``."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        inside = [*value, *value.values()]
-    elif type(value) in SAFE:
-        inside = [*value]
-    else:
-        return value if value is None or type(value) in SINGLE else UNKEPT
-    parts = [_plain(part) for part in inside]
-    if any(part is UNKEPT for part in parts):
-        return UNKEPT
-    if type(value) in SAFE and all(map(operator.is_, parts, inside)):
-        return value  # itself: attributes that share an object go on sharing it
-    if isinstance(value, dict):
-        return dict(zip(parts[: len(value)], parts[len(value) :], strict=True))
-    return type(value)(parts)
-
-
-def _taken_up(old: Any, value: Any) -> Any:
-    """A saved value, of the kind that the constructor gave to the attribute (``old``).
-
-    A tensor that trains is filled where it is: an optimizer holds it.
-    """
-    if isinstance(old, np.generic) and type(old.item()) is type(value):
-        return same if (same := type(old)(value)) == value else value
-    if isinstance(old, Tensor) and isinstance(value, Tensor):
-        return _filled(old, value)
-    if isinstance(old, dict) and isinstance(value, dict):
-        make = getattr(old, "default_factory", None) or (lambda: None)
-        parts = {key: _taken_up(old[key] if key in old else make(), part) for key, part in value.items()}
-        if type(old) is not type(value):
-            old.clear()
-            old.update(parts)
-            return old
-        return value if all(map(operator.is_, parts.values(), value.values())) else type(value)(parts)
-    if type(value) in SAFE and type(old) is type(value) and len(old) == len(value):
-        items = list(map(_taken_up, old, value))
-        return value if all(map(operator.is_, items, value)) else type(value)(items)
-    return value
-
-
-def _filled(old: Tensor, value: Tensor) -> Tensor:
-    trains = old.is_leaf and old.requires_grad and value.requires_grad
-    if not trains or old.shape != value.shape or old.dtype != value.dtype:
-        return value
-    with torch.no_grad():
-        return old.copy_(value)
