@@ -210,6 +210,12 @@ def resolve(
         for name, (_, range_) in known.items():
             if hasattr(range_, "draw"):
                 values[name] = range_.draw(np.random.RandomState(seed_hash(seed, name)))
+    return values | checked(algorithm, dataset, chosen)
+
+
+def checked(algorithm: type, dataset: type, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen values, integers for floats as floats; ``UsageError`` as in ``resolve``."""
+    known, values = declared(algorithm, dataset), {}
     for name, value in chosen.items():
         if name not in known:
             raise unknown(f"hyper-parameter of {algorithm.__name__}", name, sorted(known))

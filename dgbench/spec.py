@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import registry
+from . import hparams, registry
 from .errors import UsageError, unknown
 from .tasks import TASKS
 
@@ -87,10 +87,18 @@ class RunSpec:
             "pretrained": pretrained,
             "freeze_bn": pretrained != "none" if self.freeze_bn is None else self.freeze_bn,
             "image_size": 0 if fixed else self.image_size or _image_size(backbone) or dataset.image_size,
+            "hparams": self._hparams(dataset),
         }
         spec = replace(self, **values)
         spec._check()
         return spec
+
+    def _hparams(self, dataset: Any) -> Mapping[str, Any]:
+        """Floats where a float is declared: 0 and 0.0 name one run."""
+        if not any(type(value) is int for value in self.hparams.values()):
+            return self.hparams  # a method's file imports torch
+        method: Any = registry.find("algorithms", self.algorithm)
+        return hparams.checked(method.specialised(self.hparams), dataset, self.hparams)
 
     def _source(self, dataset: Any, envs: tuple[str, ...]) -> tuple[str, ...]:
         """The first domain, for one source of a data set that has a domain for validation."""

@@ -86,6 +86,16 @@ def test_a_run_keeps_its_name() -> None:
     assert len(ids) == 5
 
 
+@pytest.mark.parametrize("hparams", [{"lr": 1}, {"pcl_weight": 2, "batch_size": 8}])
+def test_an_integer_for_a_float_names_the_same_run(hparams: dict[str, int]) -> None:
+    floats = {name: value if name == "batch_size" else float(value) for name, value in hparams.items()}
+    ids = [
+        RunSpec("RotatedDigits", "PCL", test_envs=("15",), hparams=chosen).resolved().run_id()
+        for chosen in (hparams, floats)
+    ]
+    assert ids[0] == ids[1]
+
+
 @pytest.mark.parametrize("name", sweep.names())
 def test_every_sweep_file_plans_runs(name: str) -> None:
     runs = sweep.load_file(name)
