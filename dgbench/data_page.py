@@ -7,6 +7,7 @@ import io
 from PIL import Image
 
 from .data_report import KINDS, Report, ordered, text
+from .decode import rgb
 from .duplicates import Pair
 
 SIDE = 128  # pixels of a picture
@@ -48,7 +49,7 @@ def _figure(report: Report, pair: Pair) -> str:
 
 def _picture(report: Report, i: int) -> str:
     with Image.open(report.paths[i]) as image:
-        small = image.convert("RGB")
+        small = rgb(image)
     small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)

@@ -17,7 +17,7 @@ from . import progress
 from .errors import UsageError
 from .process import cores
 
-VERSION = 2
+VERSION = 3
 """Raised when decoded pixels or their order in memory change."""
 BLOCK = 256  # images in flight, so that memory stays small however large the data set
 T = TypeVar("T")
@@ -46,14 +46,23 @@ class File(NamedTuple):
 def decode(path: Path, size: int) -> File:
     """The whole image as RGB of size x size pixels, whatever its aspect.
 
-    The same as torchvision's ``Resize((size, size))`` of a Pillow image (bilinear, antialiased).
+    The same as torchvision's ``Resize((size, size))`` of a Pillow image (bilinear, antialiased) of 8 bits.
     ``UsageError`` names a file that cannot be decoded.
     """
     with _named(path):
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            resized = rgb(image).resize((size, size), Image.Resampling.BILINEAR)
             return File(np.asarray(resized), image.size, hashlib.sha256(data).hexdigest())
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a colour; of 16 the upper ones, where Pillow alone would cut grey at 255."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its greys have 32 bits, of which Pillow would cut all above 255; save it with 8")
+    return image.convert("RGB")
 
 
 def inspect(path: Path) -> tuple[tuple[int, int], str]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .decode import parallel
+from .decode import parallel, rgb
 
 DISTANCE = 10
 CORRELATION = 0.95
@@ -68,11 +68,11 @@ def _look(path: Path) -> tuple[bytes | None, bytes | None, np.ndarray | None, st
     data = path.read_bytes()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            rgb = image.convert("RGB")
+            colours = rgb(image)
     except Exception as error:  # Pillow's decoders raise many types
         return None, None, None, str(error) or type(error).__name__
-    pixels = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).digest()
-    grey = np.asarray(rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    pixels = hashlib.sha256(repr(colours.size).encode() + colours.tobytes()).digest()
+    grey = np.asarray(colours.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     return hashlib.sha256(data).digest(), pixels, grey, ""
 
 

@@ -54,6 +54,17 @@ def test_pixels_are_those_of_torchvisions_resize(files: list[Path], cache: str, 
     assert sizes.tolist() == [list(Image.open(path).size) for path in files]
 
 
+def test_16_bits_are_scaled_and_32_are_refused(files: list[Path]) -> None:
+    """Pillow would cut both at 255: white images."""
+    greys = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(greys).save(path := files[0].with_name(name))
+        assert (load([path]).images[0] == (greys // 256)[..., None]).all()
+    Image.fromarray(greys.astype(np.float32)).save(path)
+    with pytest.raises(UsageError, match=r"b\.tif \(its greys have 32 bits, .*\)"):
+        load([path])
+
+
 def test_the_images_are_in_the_order_of_the_paths(files: list[Path]) -> None:
     """Labels are: a data set that lists its classes in another order has the same files."""
     images = load(files).images
