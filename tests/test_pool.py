@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_an_ended_pool_leaves_no_process_and_goes_on(how: str, tmp_path: Path) -
     call("cancel", out, *LONG)
     parent.wait(60)
     assert list((out / launches.FOLDER).iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.7, 1, 1.5])
+def test_ctrl_c_while_workers_start_prints_no_traceback(seconds: float, tmp_path: Path) -> None:
+    parent = start("launch", tmp_path / "out", *LONG)
+    wait_for(lambda: len(children(parent.pid)) == 2)
+    time.sleep(seconds)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+    told, _ = parent.communicate(timeout=60)
+    assert parent.returncode == 130 and "Traceback" not in told and "stopped; the same command" in told, told
 
 
 @pytest.mark.slow

@@ -58,7 +58,10 @@ def pool(runs: Sequence[RunSpec], folder: Path, machine: Machine, workers: int) 
 
 
 class _Worker:
-    """A process that trains one run at a time, or several as one; its pipe is readable when either ended."""
+    """A process that trains one run at a time, or several as one; its pipe is readable when either ended.
+
+    It ignores Ctrl-C, which reaches the parent too, and that ends its workers.
+    """
 
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.folder, self.machine, self.specs = folder, machine, list[RunSpec]()
@@ -73,7 +76,9 @@ class _Worker:
             self.process = context.Process(
                 target=_work, args=(theirs, self.folder, self.machine), daemon=True
             )
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker's too, from its first moment
             self.process.start()
+            signal.signal(signal.SIGINT, before)
             theirs.close()  # ours alone is open here, so the pipe ends when the process does
         with contextlib.suppress(OSError):  # it died just now: the pipe says so again
             self.pipe.send(specs)
@@ -98,7 +103,6 @@ class _Worker:
 
 
 def _work(pipe: Connection, folder: Path, machine: Machine) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # not one between processes, which stays when this one is killed
     while True:
