@@ -1,5 +1,7 @@
 """Backbones: shapes, frozen statistics, normalisation."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -51,6 +53,13 @@ def test_unknown_names() -> None:
         build("resnet5", (3, 32, 32))
     with pytest.raises(UsageError, match=r"choose from: .*, moco_v2_800ep, none"):
         build("resnet50", (3, 32, 32), pretrained="V3")
+
+
+def test_weights_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    with pytest.raises(UsageError, match=r"cannot get the weights IMAGENET1K_V1 of resnet18: .*or give"):
+        build("resnet18", (3, 32, 32), pretrained="IMAGENET1K_V1")
 
 
 def test_timm_models_bring_their_own_size_and_normalisation() -> None:

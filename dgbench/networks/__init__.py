@@ -36,11 +36,13 @@ def featurizer(problem: "Problem", hp: Mapping[str, Any]) -> Featurizer:
     from .backbones import ResNet, Timm  # torchvision takes a second to import
 
     settings = (problem.pretrained, problem.freeze_bn, hp["resnet_dropout"], problem.input_shape[0])
-    if name in RESNETS:
-        return ResNet(name, *settings)
-    if name.startswith("timm:"):
-        return Timm(name, *settings)
-    raise unknown("backbone", name, names())
+    if name not in RESNETS and not name.startswith("timm:"):
+        raise unknown("backbone", name, names())
+    try:
+        return ResNet(name, *settings) if name in RESNETS else Timm(name, *settings)
+    except OSError as error:
+        told = f"cannot get the weights {problem.pretrained} of {name}: {error}"
+        raise UsageError(f"{told}; run once where there is a network, or give --pretrained none") from error
 
 
 def mean_and_std(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
