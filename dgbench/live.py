@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import extra, unknown
+from .errors import UsageError, extra, unknown
 
 KINDS = ("none", "tensorboard", "wandb")
 
@@ -59,13 +59,17 @@ def _tensorboard(folder: Path, first: int) -> Log:
 
 
 def _wandb(folder: Path, run: str, config: Mapping[str, Any]) -> Log:
-    opened = extra("wandb", "--log wandb", "wandb").init(
-        project="dgbench",
-        id=f"{run}-{hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:8]}",  # of this folder
-        name=run,
-        dir=str(folder),
-        config=dict(config),
-        resume="allow",
-        reinit="create_new",  # several runs may train as one program
-    )
+    wandb = extra("wandb", "--log wandb", "wandb")
+    try:
+        opened = wandb.init(
+            project="dgbench",
+            id=f"{run}-{hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:8]}",  # of this folder
+            name=run,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
+            reinit="create_new",  # several runs may train as one program
+        )
+    except wandb.Error as error:
+        raise UsageError(f"--log wandb does not begin: {error} Or set WANDB_MODE=offline.") from error
     return Log(lambda record: opened.log({**scalars(record), "update": record["step"]}), opened.finish)

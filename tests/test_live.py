@@ -1,5 +1,6 @@
 import glob
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,17 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
     assert Path(file).name != Path(other).name, "the same run in another folder has curves of its own"
     assert os.path.getsize(file) > 0
     assert b"15/out/acc" in Path(file).read_bytes()
+
+
+@pytest.mark.slow
+def test_wandb_without_a_login_is_one_line_and_leaves_no_folder(tmp_path):
+    pytest.importorskip("wandb")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    env |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    command = [*FLAGS, "--output_dir", str(tmp_path / "run"), "--log", "wandb"]
+    told = subprocess.run(
+        [sys.executable, "-m", "dgbench.train", *command], env=env, capture_output=True, text=True
+    )
+    assert told.returncode == 2 and not (tmp_path / "run").exists()
+    assert re.search(r"^error: --log wandb does not begin: .*API key.* WANDB_MODE=offline", told.stderr, re.M)
+    assert "Traceback" not in told.stderr
