@@ -136,7 +136,7 @@ def plugin_version(name: str) -> str:
 def _module(path: Path) -> ModuleType:
     """The module of a user's file, executed once."""
     if path not in _loaded:
-        if not path.is_file():
+        if not path.is_file() or path.suffix != ".py":
             raise UsageError(f"no plugin file {str(path)!r}; give the path of a Python file")
         _loaded[path] = run_file(path, f"dgbench_plugin_{path.stem}_{len(_loaded)}")
     return _loaded[path]

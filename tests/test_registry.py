@@ -87,6 +87,8 @@ def test_a_plugin_without_a_method(tmp_path: Path) -> None:
         registry.load_plugin(path)
     with pytest.raises(UsageError, match="no plugin file"):
         registry.load_plugin(tmp_path / "missing.py")
+    with pytest.raises(UsageError, match="no plugin file"):
+        registry.load_plugin(path.rename(tmp_path / "empty.txt"))
 
 
 @pytest.mark.parametrize(
