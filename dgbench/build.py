@@ -66,8 +66,6 @@ def check(spec: RunSpec) -> tuple[type[Algorithm], dict[str, Any]]:
         raise UsageError(
             f"{method.__name__} does not run under {spec.task}; choose from: {', '.join(method.tasks)}"
         )
-    if spec.label_split and spec.task != "semi_supervised":
-        raise UsageError("--label_split has no meaning here; choose from: --task semi_supervised")
     for text in spec.averaging:
         averaging.parse(text)
         if text.startswith("swad") and spec.task == "retrieval":

@@ -18,6 +18,11 @@ from .tasks import TASKS
 AVERAGING = ("ema", "swa", "swad", "swad_paper")
 SPLITS = ("official", "held_out")
 PRECISIONS = ("float32", "bf16")
+OF_A_TASK = {
+    **dict.fromkeys(("labels_per_class", "label_split"), "semi_supervised"),
+    **dict.fromkeys(("split", "max_images"), "retrieval"),
+}
+"""{field: the task in which alone it has a meaning}."""
 
 
 def _flag(default: Any, help: str) -> Any:
@@ -114,11 +119,13 @@ class RunSpec:
             raise UsageError(f"--holdout_fraction {self.holdout_fraction} is not between 0 and 1")
         if self.labels_per_class < 1:
             raise UsageError(f"--labels_per_class {self.labels_per_class} must be at least 1")
-        if self.max_images < 0 or (self.max_images and self.task != "retrieval"):
-            raise UsageError(
-                f"--max_images {self.max_images} has no meaning here; choose from: 0, and with "
-                "--task retrieval any positive number"
-            )
+        if self.max_images < 0:
+            raise UsageError(f"--max_images {self.max_images} must not be negative")
+        for name, task in OF_A_TASK.items():
+            if name in self.chosen() and self.task != task:
+                raise UsageError(
+                    f"--{name} {getattr(self, name)} has no meaning here; choose from: --task {task}"
+                )
         if self.hparams_seed < 0 or self.trial_seed < 0:
             raise UsageError("--trial_seed and --hparams_seed must not be negative")
 

@@ -161,6 +161,8 @@ BAD_FLAGS = {
     "unknown flag": (["--speed", "9"], r"unrecognized arguments: --speed 9"),
     "unknown device": (["--device", "cuda:99"], r"--device cuda:99 does not work .*choose from: auto, cpu"),
     "missing data": (["--dataset", "PACS"], r"data_dir"),
+    "few labels of another task": (["--labels_per_class", "5"], r"no meaning here; .*--task semi_supervised"),
+    "a split of another task": (["--split", "held_out"], r"no meaning here; choose from: --task retrieval"),
     "two sources": (["--task", "single_source"], r"trains on one domain"),
 }
 
