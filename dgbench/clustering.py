@@ -1,5 +1,6 @@
 """k-means of unit vectors, with scikit-learn or, where it is installed, faiss."""
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -21,6 +22,8 @@ def kmeans(
     A centroid is the mean of its rows, not of unit length. One thread: its result is then a function of x.
     """
     k, points = min(k, len(x)), x.detach().float().numpy(force=True)
+    if not np.isfinite(points).all():
+        raise UsageError("features to be clustered are not finite: training diverged; give a smaller lr")
     with threadpool_limits(1):
         fit = _faiss if library == "faiss" else _scikit_learn
         centroids, labels = fit(points, k, seed, restarts, iterations)

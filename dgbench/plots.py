@@ -73,6 +73,8 @@ def latent(run: Built, part: str, layer: str = "features", images: int = 2000, s
             right.append(run.algorithm(x).argmax(1) == y)
         found.append(z.float())
     z, is_right = (torch.cat(values).numpy(force=True) for values in (found, right))
+    if not np.isfinite(z).all():
+        raise UsageError(f"features of {part} are not finite: the run diverged; train with a smaller lr")
     return Latent(z, chosen.labels, is_right)
 
 

@@ -118,6 +118,13 @@ def test_a_folder_without_a_trained_run(tmp_path: Path, finished: Path) -> None:
         plots.main(["latent", str(tmp_path)])
 
 
+def test_a_run_that_diverged_is_one_line(tmp_path: Path) -> None:
+    spec = RunSpec("RotatedDigits", "ERM", test_envs=("0",), steps=3, hparams={"lr": 1e10})
+    train.run(spec, tmp_path / "run", CPU)
+    with pytest.raises(UsageError, match=r"features of 15/out are not finite: the run diverged"):
+        plots.main(["latent", str(tmp_path / "run"), "--device", "cpu"])
+
+
 def test_few_images_are_enough_for_tsne() -> None:
     z = np.random.RandomState(0).rand(5, 3).astype(np.float32)
     assert plots.in_two_dimensions(z).shape == (5, 2)

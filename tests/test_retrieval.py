@@ -272,6 +272,12 @@ def test_mistakes() -> None:
         spec(split="half")
 
 
+def test_a_run_that_diverged_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="features to be clustered are not finite: training diverged"):
+        train.run(spec(steps=20, hparams={"lr": 1e10, "warm_up": 0.0}), tmp_path / "run", CPU)
+    assert (tmp_path / "run" / "results.jsonl").exists(), "what was recorded stays"
+
+
 @pytest.mark.skipif(find_spec("faiss") is not None, reason="faiss is installed")
 def test_faiss_is_an_option() -> None:
     run = build(spec(hparams={"clustering": "faiss", "warm_up": 0.0}), CPU)
