@@ -165,7 +165,7 @@ def write(path: Path, split: Split, dataset: Dataset) -> LabelSplit:
                 [names[row], label, pool.domain.name]
                 for row, label in zip(pool.indices.tolist(), pool.labels.tolist(), strict=True)
             ]
-    files.replace_text(path, json.dumps(told, indent=0))
+    files.write_output(path, json.dumps(told, indent=0))
     return read(path)
 
 

@@ -27,12 +27,17 @@ def states(folder: Path, runs: Iterable[RunSpec], queued: Iterable[str] = ()) ->
 
 def finished(folder: Path) -> list[RunSpec]:
     """The planned runs of a sweep; ``UsageError`` unless all are done."""
-    plan = read_plan(folder)
-    if not plan:
-        raise UsageError(f"{folder} {'holds no sweep' if folder.is_dir() else 'does not exist'}")
+    plan = planned(folder)
     if left := missing(folder, plan):
         raise UsageError(f"{folder} has {len(left)} of {len(plan)} runs that are not done; finish it first")
     return plan
+
+
+def planned(folder: Path) -> list[RunSpec]:
+    """The planned runs of a sweep; ``UsageError`` if there are none."""
+    if plan := read_plan(folder):
+        return plan
+    raise UsageError(f"{folder} {'holds no sweep' if folder.is_dir() else 'does not exist'}")
 
 
 def missing(folder: Path, runs: Sequence[RunSpec]) -> list[str]:

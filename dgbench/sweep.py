@@ -247,8 +247,9 @@ def _check(args: Any) -> None:
         raise UsageError(f"--dry_run has no meaning for {args.command}; choose from: launch, retry")
     if args.watch and args.command != "status":
         raise UsageError(f"--watch has no meaning for {args.command}; choose from: status")
-    if args.workers < 0:
-        raise UsageError(f"--workers {args.workers} must not be negative")
+    for name in ("workers", "watch"):
+        if (value := getattr(args, name) or 0) < 0:
+            raise UsageError(f"--{name} {value} must not be negative")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -257,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.launcher not in LAUNCHERS:
         raise unknown("launcher", args.launcher, LAUNCHERS)
     if args.command == "logs":
-        print(status.log_text(args.output_dir, read_plan(args.output_dir), args.file or ""))
+        print(status.log_text(args.output_dir, status.planned(args.output_dir), args.file or ""))
         return 0
     _check(args)
     runs = runs_of(args)

@@ -168,6 +168,8 @@ def test_mistakes(tmp_path: Path) -> None:
         split_of(spec(label_split="12345678"), label_split=tmp_path / "a.json")
     with pytest.raises(UsageError, match="cannot read"):
         label_split.read(tmp_path / "b.json")
+    with pytest.raises(UsageError, match=r"cannot write '.*/none/a\.json': No such file"):
+        export(tmp_path / "none" / "a.json")
     with pytest.raises(UsageError, match="--task semi_supervised"):
         build.check(RunSpec("RotatedDigits", "ERM", test_envs=("0",), label_split=identity).resolved())
 

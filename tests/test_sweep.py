@@ -178,6 +178,10 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
         UsageError, match=r"give --algorithms and --datasets, or a sweep file; choose from: .*pcl_pacs"
     ):
         sweep.main(["launch", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(UsageError, match="out does not exist"):
+        sweep.main(["logs", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(UsageError, match=r"--watch -1\.0 must not be negative"):
+        sweep.main(["status", *flags(tmp_path / "out", "--watch", "-1")[1:]])
     assert not (tmp_path / "out").exists()
 
 
