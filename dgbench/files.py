@@ -17,7 +17,7 @@ DISK = (errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 def replace(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
     """Write a file aside, flush it to the disk, then rename it over ``path``; ``keep``: what the old one is
-    then called. At any moment one of the two is there, and whole."""
+    then called. At any moment one of the two is there, and whole. ``OSError`` names ``path``."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(aside, "wb") as file:
@@ -27,6 +27,11 @@ def replace(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None 
         if keep and path.exists():
             os.replace(path, keep)
         os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        told = error if isinstance(error, OSError) else error.__context__  # torch hides what the disk said
+        if isinstance(told, OSError) and told.errno in DISK:
+            raise OSError(told.errno, told.strerror, str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,17 @@ def test_a_command_ends_without_a_traceback(
     with pytest.raises(SystemExit) as ended:
         exit_on_usage_error(main)
     assert ended.value.code == status and capsys.readouterr().err == told
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_line(
+    tmp_path: Path, disk_takes: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk_takes(5000)
+    with pytest.raises(SystemExit) as ended:
+        exit_on_usage_error(lambda: call(tmp_path))
+    path = tmp_path / "run" / "checkpoint.pt"
+    assert ended.value.code == 2 and capsys.readouterr().err == f"error: {path}: File too large\n"
+    assert f"{path}" in records.last_line(tmp_path / "run" / "error.txt")
 
 
 def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
