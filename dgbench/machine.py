@@ -120,9 +120,15 @@ def code_version() -> str:
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return __version__
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+dirty", "--exclude=*"]
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+
+    def told(*words: str) -> str:
+        return subprocess.run([*git, *words], capture_output=True, text=True, timeout=10).stdout.strip()
+
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        commit = told("describe", "--always", "--exclude=*")
+        if commit and told("status", "--porcelain", "--untracked-files=no"):
+            commit += "+dirty"  # --dirty would lock the index, and a run that is killed leave it locked
     except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__}+{commit}" if commit else __version__

@@ -1,5 +1,6 @@
 """What a record says of the code and the machine."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,10 @@ def test_the_code_is_told_by_version_commit_and_changes(tmp_path: Path) -> None:
     git("commit", "-qm", "first")
     git("tag", "-a", "some-tag", "-m", "of no consequence")
     commit = git("rev-parse", "--short", "HEAD")
+    os.utime(tmp_path / "dgbench" / "errors.py", (0, 0))
+    index = (tmp_path / ".git" / "index").read_bytes()
     assert told() == f"{__version__}+{commit}"
+    assert (tmp_path / ".git" / "index").read_bytes() == index, "it is the user's, who may be committing"
     with open(tmp_path / "dgbench" / "errors.py", "a") as file:
         file.write("# changed\n")
     assert told() == f"{__version__}+{commit}+dirty"
