@@ -161,7 +161,7 @@ class Program:
             losses, logs, buffers = one(
                 self.params, self.buffers, self.hp, self.masks.drawn, data, batches[0]
             )
-        except RuntimeError as error:  # a random number, a branch on a value, an operation without a rule
+        except (RuntimeError, TypeError) as error:  # a random number, a branch on a value, a missing rule
             text = str(error)
             raise Unsuited("it draws random numbers" if "random" in text else text.split(". ")[0]) from None
         if self.template._optims is None:

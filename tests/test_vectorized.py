@@ -192,7 +192,9 @@ REASONS = {
     "Mixup": "it draws random numbers",
     "DANN": "its update is its own",
     "Fixed": "come out differently",
+    "Fishr": "must be bool, not Tensor",
 }
+OTHERS = {"Fixed": {"scale": 2.0}, "Fishr": {"lambda": 10.0}}
 
 
 @pytest.mark.parametrize("algorithm", REASONS)
@@ -201,8 +203,8 @@ def test_falls_back_to_one_run_at_a_time(
 ) -> None:
     vectorized._tell.cache_clear()
     with registry.registered(Fixed):
-        own = {"scale": 2.0} if algorithm == "Fixed" else {}
-        runs = specs(algorithm, {"lr": 0.1}, {"lr": 0.2, **own})
+        both = {"penalty_anneal_iters": 0} if algorithm == "Fishr" else {}
+        runs = specs(algorithm, {"lr": 0.1, **both}, {"lr": 0.2, **both, **OTHERS.get(algorithm, {})})
         vectorized.run_group(runs, tmp_path / "group", MACHINE)
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and REASONS[algorithm] in told
