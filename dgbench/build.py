@@ -88,6 +88,7 @@ def build(spec: RunSpec, machine: Machine) -> Built:
     cls: Any = registry.find("datasets", spec.dataset)
     dataset: Dataset = cls(machine.data_dir, spec.trial_seed, spec.image_size or None, machine.cache)
     split = tasks.TASKS[spec.task](spec, dataset, dataset.domain_names(machine.data_dir))
+    _check_images(dataset, split)
     if spec.label_split:
         split = label_split.apply(label_split.find(machine.label_split, spec.label_split), split, dataset)
     sources = len(split.labelled or split.unlabelled)
@@ -120,6 +121,18 @@ def build(spec: RunSpec, machine: Machine) -> Built:
         algorithm.featurizer.compile()
     loader = Loader(draws[0], seed, size, mean_std, device, machine.data_workers, draws[1])
     return Built(spec, seed, device, dataset, split, loader, algorithm, steps_per_epoch, head)
+
+
+def _check_images(dataset: Dataset, split: Split) -> None:
+    """``UsageError`` where a view would scale images to a shape that the network is not made for."""
+    for name, domain in split.domains.items():
+        height, width, channels = domain.images.shape[1:]
+        declared = dataset.input_shape and tuple(dataset.input_shape)
+        if declared and (declared != (channels, height, width) or height != width):
+            raise UsageError(
+                f"{type(dataset).__name__}: images of {name} are {channels} x {height} x {width}, its "
+                f"input_shape is {declared}; make both one shape (C, H, W) with H = W"
+            )
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class Dataset:
     """{domain: heading in tables}; the domain's own name where it is missing."""
     num_classes: int = 0
     input_shape: ClassVar[tuple[int, int, int] | None] = None
-    """(C, H, W) of the images, or None where ``--image_size`` decides."""
+    """(C, H, W) of the images, H = W, or None where ``--image_size`` decides."""
     mean_std: ClassVar[tuple[Sequence[float], Sequence[float]] | None] = None
     """(mean, std) of the channels, after scaling to [0, 1], that images are normalised with, where
     ``input_shape`` is given; None leaves them. Elsewhere the backbone decides."""

@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dgbench import records, registry, train
 from dgbench.algorithms.erm import ERM
 from dgbench.build import build
+from dgbench.dataset import Domain
 from dgbench.datasets.rotateddigits import RotatedDigits
 from dgbench.errors import UsageError, exit_on_usage_error
 from dgbench.machine import Machine
@@ -245,6 +246,27 @@ def test_a_user_error_while_a_run_trains_loses_nothing(tmp_path: Path) -> None:
     assert [line["step"] for line in records.read_lines(tmp_path / "run" / "results.jsonl")[0]] == [0, 1, 2]
     assert "cannot decode x.jpg" in (tmp_path / "run" / "error.txt").read_text()
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "images"),
+    [((1, 8, 16), (8, 16, 1)), ((1, 16, 8), (16, 8, 1)), ((1, 12, 12), (8, 8, 1)), ((3, 8, 8), (8, 8, 1))],
+)
+def test_images_of_another_shape_than_declared_or_not_square(
+    declared: tuple[int, int, int],
+    images: tuple[int, int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(self: RotatedDigits, names: Sequence[str]) -> list[Domain]:
+        labels = np.arange(20) % 10
+        return [Domain(name, np.zeros((20, *images), np.uint8), labels, name) for name in names]
+
+    monkeypatch.setattr(RotatedDigits, "input_shape", declared)
+    monkeypatch.setattr(RotatedDigits, "load", load)
+    with pytest.raises(UsageError, match=r"RotatedDigits: images of .* its input_shape is .* with H = W"):
+        call(tmp_path, "--backbone", "mnist_cnn")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
