@@ -3,6 +3,7 @@
 A line is a query and the first images of its ranking; a green frame: of the query's class, a red one: not.
 """
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def pictures(
     pools = {pool.domain.name: pool for pool in run.split.evaluated.values()}
     with run.autocast():
         found = retrieval.embedded(run)
+    if run.spec.frozen:  # its pools hold features
+        images = {domain.name: domain for domain in run.dataset.load(list(pools))}
+        pools = {name: replace(pool, domain=images[name]) for name, pool in pools.items()}
     paths = []
     for a, b in permutations(pools, 2):
         rows = np.sort(np.random.default_rng(seed).permutation(len(pools[a]))[:queries])

@@ -417,6 +417,17 @@ def test_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown == b.domain.images[b.indices[ranked[0, 0]]][4, 4, 0]
 
 
+def test_a_gallery_of_frozen_features_shows_the_images(tmp_path: Path) -> None:
+    train.run(spec("ID", split="held_out", frozen=True), tmp_path / "run", CPU)
+    run = plots.load(tmp_path / "run", CPU)
+    path, _ = galleries.pictures(run, tmp_path, queries=3)
+    rows = np.sort(np.random.default_rng(0).permutation(len(run.split.evaluated["0/out"]))[:3])
+    (images,) = run.dataset.load(["0"])
+    side, first = galleries.PIXELS + 2 * galleries.FRAME, run.split.evaluated["0/out"].indices[rows[0]]
+    with Image.open(path) as opened:
+        assert np.asarray(opened)[side // 2, side // 2, 0] == images.images[first][4, 4, 0]
+
+
 def test_a_gallery_is_of_a_run_of_retrieval(tmp_path: Path) -> None:
     train.run(RunSpec("RotatedDigits", "ERM", test_envs=("0",), steps=2), tmp_path / "run", CPU)
     with pytest.raises(UsageError, match="choose: latent"):
