@@ -1,7 +1,7 @@
 """Pictures of a run: ``python -m dgbench.plots latent RUN``.
 
 latent: the latent space in two dimensions (t-SNE), a picture for each part that the run is evaluated on.
-Colour = class; circle = classified right, cross = wrong. PNG and SVG.
+Colour = class; circle = classified right, cross = wrong; retrieval classifies nothing. PNG and SVG.
 pseudo: accuracy and keep rate of the pseudo-labels over the updates, a curve for each source. PNG and SVG.
 gallery: for a run of retrieval, some queries and what they retrieve, green = right, red = wrong. PNG.
 """
@@ -31,11 +31,14 @@ CIRCLE, CROSS = "o", "x"
 
 @dataclass(frozen=True)
 class Latent:
-    """Images of a part in the latent space: z (n, F), their classes and whether each is classified right."""
+    """Images of a part in the latent space: z (n, F), their classes and whether each is classified right.
+
+    right is None where a task does not classify.
+    """
 
     z: np.ndarray
     labels: np.ndarray
-    right: np.ndarray
+    right: np.ndarray | None
 
 
 def load(folder: Path, machine: Machine, weights: str = "raw") -> Built:
@@ -70,12 +73,12 @@ def latent(run: Built, part: str, layer: str = "features", images: int = 2000, s
     for x, y in run.loader.evaluation(chosen):
         with run.autocast():
             z = run.algorithm.features(x) if maps is None else maps(x).flatten(1)
-            right.append(run.algorithm(x).argmax(1) == y)
+            right.append(run.algorithm(x).argmax(1) == y)  # of retrieval's embeddings, which means nothing
         found.append(z.float())
     z, is_right = (torch.cat(values).numpy(force=True) for values in (found, right))
     if not np.isfinite(z).all():
         raise UsageError(f"features of {part} are not finite: the run diverged; train with a smaller lr")
-    return Latent(z, chosen.labels, is_right)
+    return Latent(z, chosen.labels, None if run.spec.task == "retrieval" else is_right)
 
 
 def in_two_dimensions(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
@@ -91,7 +94,9 @@ def draw(points: np.ndarray, shown: Latent, title: str) -> Any:
     matplotlib = extra("matplotlib", "a picture", "report")
     from matplotlib.figure import Figure
 
-    classes = np.unique(shown.labels)
+    classes, is_right = np.unique(shown.labels), shown.right
+    if is_right is None:
+        is_right = np.ones(len(points), bool)
     few = {True: "tab10", False: "tab20"}[len(classes) <= 10]
     colours = matplotlib.colormaps[few if len(classes) <= 20 else "hsv"]
     figure = Figure(figsize=(SIZE + 0.9, SIZE), layout="constrained")
@@ -99,13 +104,13 @@ def draw(points: np.ndarray, shown: Latent, title: str) -> Any:
     for place, label in enumerate(classes):
         at = place if len(classes) <= 20 else place / len(classes)
         for right, marker in ((True, CIRCLE), (False, CROSS)):
-            own = points[(shown.labels == label) & (shown.right == right)]
+            own = points[(shown.labels == label) & (is_right == right)]
             axes.scatter(
                 own[:, 0], own[:, 1], s=12, marker=marker, color=colours(at), linewidths=0.8, alpha=0.75
             )
         axes.scatter([], [], s=24, marker="s", color=colours(at), label=str(label))
     if len(classes) <= 20:
-        for marker, told in ((CIRCLE, "right"), (CROSS, "wrong")):
+        for marker, told in ((CIRCLE, "right"), (CROSS, "wrong")) if shown.right is not None else ():
             axes.scatter([], [], s=24, marker=marker, color="black", label=told)
         figure.legend(loc="outside right center", frameon=False, title="class")
     axes.set(xticks=[], yticks=[], title=title)
@@ -136,9 +141,11 @@ def pictures(run: Built, folder: Path, parts: Sequence[str], args: Any) -> list[
     for part in parts or run.split.evaluated:
         shown = latent(run, part, args.layer, args.images, args.seed)
         points = in_two_dimensions(shown.z, args.seed)
-        accuracy = f"{100 * shown.right.mean():.1f} % of {len(shown.right)} images right"
+        told = f"{len(shown.z)} images"
+        if shown.right is not None:
+            told = f"{100 * shown.right.mean():.1f} % of {told} right"
         method = run.spec.algorithm + weights_label(args.weights)
-        title = f"{method} on {run.spec.dataset}, {part}: {accuracy}"
+        title = f"{method} on {run.spec.dataset}, {part}: {told}"
         stem = folder / f"{named('latent', args.weights)}-{args.layer}-{part.replace('/', '-')}"
         paths += save(draw(points, shown, title), stem)
     return paths

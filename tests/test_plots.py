@@ -64,6 +64,18 @@ def test_colour_is_the_class_and_a_cross_is_an_error() -> None:
     assert colours[0] == colours[1] != colours[2] == colours[3] == colours[4]
 
 
+def test_retrieval_classifies_nothing(tmp_path: Path) -> None:
+    spec = RunSpec("RotatedDigits", "ID", task="retrieval", test_envs=("0", "60"), steps=2)
+    train.run(spec, tmp_path / "run", CPU)
+    shown = plots.latent(plots.load(tmp_path / "run", CPU), "0/all", images=40)
+    assert shown.right is None
+    told = [text.get_text() for text in plots.draw(shown.z[:, :2], shown, "title").legends[0].get_texts()]
+    assert told == [str(label) for label in range(10)]
+    plots.main(["latent", str(tmp_path / "run"), "--parts", "0/all", "--images", "40", "--device", "cpu"])
+    picture = (tmp_path / "run" / "latent-features-0-all.svg").read_text()
+    assert "0/all: 40 images -->" in picture and "right" not in picture
+
+
 @pytest.mark.parametrize("classes", [2, 10, 20, 65])
 def test_any_number_of_classes(classes: int) -> None:
     labels = np.arange(130) % classes
