@@ -135,6 +135,13 @@ def test_dassls_files(folders: Path, tmp_path: Path) -> None:
     assert all(sum(map(len, pools)) == 12 for pools in zip(*parts, strict=True))
 
 
+def test_a_file_decides_where_the_default_would_label_everything(folders: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dassl.json"
+    given = {**IMAGES, **SMALL, "label_split": dassl(path, folders)}
+    few = split_of(spec(**given), data_dir=folders, label_split=path)
+    assert same(few, split_of(spec(**{**given, "labels_per_class": 10}), data_dir=folders, label_split=path))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
