@@ -26,6 +26,7 @@ class Spawrious(FolderDataset):
     domains = ("Test", "SC_group_1", "SC_group_2")
     columns: ClassVar[Mapping[str, str]] = {"SC_group_1": "SC1", "SC_group_2": "SC2"}
     num_classes = 4
+    classes = tuple(sorted(BREEDS))
     counts = {"Test": 8 * PER_FOLDER, "SC_group_1": 4 * PER_FOLDER, "SC_group_2": 4 * PER_FOLDER}
     checkpoint_freq = 100
     places: ClassVar[Sequence[str]] = ()
@@ -37,6 +38,12 @@ class Spawrious(FolderDataset):
         root = self.root(self.data_dir)
         return [self._domain(root, name, *self._listed(root, name)) for name in names]
 
+    def image_names(self, domain: Domain) -> list[str]:
+        """Paths below ``root``, each after the domain that it is in: "Test/0/snow/corgi/1.png"."""
+        root = self.root(self.data_dir)
+        paths, _ = self._listed(root, domain.name)
+        return [f"{domain.name}/{path.relative_to(root).as_posix()}" for path in paths]
+
     def _listed(self, root: Path, name: str) -> tuple[list[Path], np.ndarray]:
         paths: list[Path] = []
         labels: list[int] = []
@@ -45,7 +52,7 @@ class Spawrious(FolderDataset):
             if not own:
                 raise UsageError(f"no images in {root / place / breed}; Spawrious needs them for {name}")
             paths += own
-            labels += [sorted(BREEDS).index(breed)] * len(own)
+            labels += [self.classes.index(breed)] * len(own)
         return paths, np.array(labels, np.int64)
 
     def folders_of(self, name: str) -> Folders:
