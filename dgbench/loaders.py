@@ -88,8 +88,9 @@ class Loader:
 
     def images(self, pool: Pool) -> Iterator[Tensor]:
         """x (n, C, H, W) of all images of a pool in order, in the evaluation view."""
-        height, width = pool.domain.images.shape[1:3]
-        count = EVALUATION_PIXELS.get(self.device.type, 2**22) // (height * width)
+        height, width, channels = pool.domain.images.shape[1:]
+        pixels = height * width * -(-channels // 3)  # frozen features are one pixel of many channels
+        count = EVALUATION_PIXELS.get(self.device.type, 2**22) // pixels
         count = max(16, count - count % 64)
         for start in range(0, len(pool), count):
             rows = pool.indices[start : start + count]

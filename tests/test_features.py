@@ -11,10 +11,12 @@ from PIL import Image
 from dgbench import features, image_cache, networks, train
 from dgbench.algorithm import Problem
 from dgbench.build import Built, build
+from dgbench.dataset import Domain
 from dgbench.datasets.imagefolders import ImageFolders
 from dgbench.errors import UsageError
 from dgbench.machine import Machine
 from dgbench.spec import RunSpec
+from dgbench.tasks import Pool
 
 SPEC = RunSpec("ImageFolders", "ERM", test_envs=("a",), backbone="resnet18", pretrained="none", image_size=32)
 FROZEN = replace(SPEC, frozen=True, steps=4, checkpoint_freq=2, hparams={"batch_size": 4})
@@ -54,6 +56,15 @@ def test_features_are_what_the_backbone_gives_in_evaluation(root: Path, cache: s
         found = torch.cat([x for x, _ in frozen.loader.evaluation(frozen.split.evaluated[part])])
         torch.testing.assert_close(found.flatten(1), expected, rtol=1e-4, atol=1e-4)
     assert len(files()) == (3 if cache == "disk" else 0)
+
+
+def test_features_are_evaluated_in_batches(root: Path) -> None:
+    frozen, labels = built(FROZEN, root), np.arange(3000) % 2
+    many = np.arange(3000 * 2048, dtype=np.float32).reshape(3000, 1, 1, 2048)
+    pool = Pool(Domain("many", many, labels, "x"), 0, np.arange(3000), labels)
+    found = [x for x, _ in frozen.loader.evaluation(pool)]
+    assert max(x.numel() for x in found) <= 2**20  # 4 MB, not all 24 MB
+    assert torch.equal(torch.cat(found).flatten(), torch.arange(3000 * 2048, dtype=torch.float32))
 
 
 def test_a_batch_holds_the_rows_that_a_run_on_images_draws(root: Path) -> None:
