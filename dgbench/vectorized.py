@@ -52,13 +52,16 @@ def run_group(specs: Sequence[RunSpec], folder: Path, machine: Machine) -> None:
     """
     reason = None
     with ExitStack() as stack:
-        found = [stack.enter_context(opened(spec, folder / spec.run_id(), machine)) for spec in specs]
-        courses = sorted((c for c in found if c is not None), key=lambda course: course.first)
         try:
+            found = [stack.enter_context(opened(spec, folder / spec.run_id(), machine)) for spec in specs]
+            courses = sorted((c for c in found if c is not None), key=lambda course: course.first)
             for _, together in itertools.groupby(courses, lambda course: course.first):
                 _train(list(together))
         except Unsuited as error:
             reason = error
+        except Exception:
+            stack.close()  # before it is raised: it is no failure of each run, to be told in every folder
+            raise
     if reason is not None:
         _tell(f"{specs[0].algorithm} on {specs[0].dataset} trains one run at a time: {reason}")
         for spec in specs:

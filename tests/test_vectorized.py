@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dgbench import launch, lease, registry, sweep, train, vectorized
+from dgbench import launch, lease, records, registry, sweep, train, vectorized
 from dgbench.algorithm import Algorithm, Batch, Logs
 from dgbench.course import opened
 from dgbench.machine import Machine
@@ -173,6 +173,25 @@ def test_a_run_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
     found = launch.attempt_together([good, bad, also_good], tmp_path, MACHINE)
     assert [state for state, _ in found] == ["done", "failed", "done"]
     assert not (tmp_path / good.run_id() / "error.txt").exists()
+
+
+class Large(Algorithm):
+    """Fails in one program with others, as where memory suffices for one run."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Logs]:
+        if self.step == 1 and torch._C._functorch.is_batchedtensor(batch.x):
+            raise ValueError("too large")
+        return cross_entropy(self(batch.x), batch.y), {}
+
+
+def test_a_group_that_fails_leaves_no_failed_run(tmp_path: Path) -> None:
+    """A launch that is killed while they train alone goes on with all of them."""
+    with registry.registered(Large):
+        runs = specs("Large", {"lr": 0.1}, {"lr": 0.2})
+        with pytest.raises(ValueError, match="too large"):
+            vectorized.run_group(runs, tmp_path, MACHINE)
+        assert [records.state(tmp_path / spec.run_id()) for spec in runs] == ["waiting"] * 2
+        assert [state for state, _ in launch.attempt_together(runs, tmp_path, MACHINE)] == ["done"] * 2
 
 
 class Fixed(Algorithm):
