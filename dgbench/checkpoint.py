@@ -17,6 +17,7 @@ from .averager import Averager
 from .meter import Meter
 
 LAST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+RECORDS = "results.jsonl"
 DAMAGE = (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, ValueError)
 """What reading a file that is cut or changed raises."""
 
@@ -37,6 +38,7 @@ class State:
             "optims": [optim.state_dict() for optim in self.algorithm.optims],
             "averagers": {name: averager.state_dict() for name, averager in self.averagers.items()},
             "meter": self.meter.state_dict(),
+            "records": _records(folder),
         }
         files.replace(folder / LAST, lambda file: torch.save(state, file), keep=folder / BEFORE)
 
@@ -74,7 +76,8 @@ class State:
 
 
 def _read(path: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """A checkpoint; None if there is none or it is damaged, which torch alone may not notice.
+    """A checkpoint; None if there is none, or it is damaged, which torch alone may not notice, or ahead of
+    the records.
 
     Its tensors are of the CPU: a GPU without room would look like damage.
     """
@@ -82,10 +85,21 @@ def _read(path: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
         with zipfile.ZipFile(path) as archive:
             if bad := archive.testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {bad}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except DAMAGE as error:
-        say(f"{path.name} is damaged ({str(error).splitlines()[0]}); going back to the one before")
-        path.unlink()  # so that it never takes that one's place
-        return None
+        told = f"is damaged ({str(error).splitlines()[0]})"
+    else:
+        if _records(path.parent) >= state.get("records", 0):
+            return state
+        told = f"was made with more records than {RECORDS} has"  # a copy of a folder in which a run went on
+    say(f"{path.name} {told}; going back to the one before")
+    path.unlink()  # so that it never takes that one's place
+    return None
+
+
+def _records(folder: Path) -> int:
+    """Bytes of the records in a run's folder."""
+    path = folder / RECORDS
+    return path.stat().st_size if path.exists() else 0

@@ -149,6 +149,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert not any(path.exists() for path in kept)
 
 
+def test_a_copy_of_a_folder_in_which_a_run_went_on_lacks_no_record(undisturbed: Path, tmp_path: Path) -> None:
+    """Its records were copied before an evaluation, its checkpoints after it."""
+    early, folder = tmp_path / "early", tmp_path / "run"
+    for copy, updates in ((early, 9), (folder, 14)):
+        process = start(copy, die_at_call(Algorithm, "descend", updates))
+        process.join(120)
+    assert len(results(early)) < len(results(folder))
+    (folder / "results.jsonl").write_bytes((early / "results.jsonl").read_bytes())
+    finish(folder)
+    assert "checkpoint.pt was made with more records" in (folder / "log.txt").read_text()
+    assert results(folder) == results(undisturbed)
+    assert same_weights(folder, undisturbed)
+
+
 def test_killed_between_evaluations_it_goes_on_between_them(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for count in (9, 6):  # the second time from step 8 on
