@@ -199,5 +199,4 @@ def summary(record: Mapping[str, Any]) -> str:
 
 
 def _log(folder: Path, text: str) -> None:
-    with open(folder / "log.txt", "a", encoding="utf-8") as file:
-        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    files.append(folder / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())

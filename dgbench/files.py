@@ -36,6 +36,26 @@ def replace(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None 
         aside.unlink(missing_ok=True)
 
 
+def append(path: Path, data: bytes, sync: bool = False) -> None:
+    """Add to a file in one write; ``sync`` also waits for the disk. ``OSError`` names ``path``."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        write(descriptor, data, path, sync)
+    finally:
+        os.close(descriptor)
+
+
+def write(descriptor: int, data: bytes, path: Path, sync: bool = False) -> None:
+    """All of ``data`` in one write to the open file at ``path``, which an ``OSError`` names."""
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, "no space left, the disk took only a part of a record")
+        if sync:
+            os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def replace_text(path: Path, text: str) -> None:
     """``replace`` with a text."""
     replace(path, lambda file: file.write(text.encode()))

@@ -87,8 +87,7 @@ class Lease:
         self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         told = json.dumps(asdict(Holder(process.me(), squeue.own_job(), squeue.own_restart()))).encode()
         try:
-            if os.write(self.file, told) != len(told):
-                raise OSError(f"{self.path}: no space left")
+            files.write(self.file, told, self.path)
         except OSError:
             self.path.unlink()
             os.close(self.file)

@@ -39,15 +39,7 @@ def evaluation_steps(spec: RunSpec) -> list[int]:
 
 def append(path: Path, record: Mapping[str, Any], sync: bool = False) -> None:
     """Add one line in one write; ``sync`` also waits for the disk. ``OSError`` if the line did not fit."""
-    line = (json.dumps(record) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(descriptor, line) != len(line):
-            raise OSError(f"{path}: the disk took only a part of a record")
-        if sync:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.append(path, (json.dumps(record) + "\n").encode(), sync)
 
 
 def truncate(path: Path, before_step: int) -> int:

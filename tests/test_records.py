@@ -1,10 +1,12 @@
 import fcntl
 import json
+from functools import partial
 
 import pytest
 from literal_runs import lines_of
 
-from dgbench import files, records
+from dgbench import files, records, train
+from dgbench.errors import exit_on_usage_error
 
 
 def steps_of(path):
@@ -26,6 +28,17 @@ def test_a_record_that_the_disk_takes_in_part_is_an_error(tmp_path, disk_takes):
     with pytest.raises(OSError, match="only a part of a record"):
         records.append(path, line)
     assert records.read_lines(path) == ([line], ["its last line is torn and was cut"])
+
+
+def test_a_full_disk_is_one_line_of_the_command(tmp_path, disk_takes, capsys):
+    """Whether it takes a part of a record or nothing: not a traceback, which names no file."""
+    flags = "--dataset RotatedDigits --algorithm ERM --test_envs 0 --steps 1 --output_dir"
+    for size, file in ((1000, "results.jsonl"), (0, "lease.json")):
+        disk_takes(size)
+        with pytest.raises(SystemExit) as ended:
+            exit_on_usage_error(partial(train.main, [*flags.split(), str(tmp_path / str(size))]))
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and f"{file}: " in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("length", [1, 50, -1])
