@@ -89,7 +89,7 @@ def _check_content(args: Any, runs: Sequence[RunSpec]) -> None:
 
 
 def _todo(args: Any, runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
-    """launch: what has not ended; retry: what has failed. And what neither takes: what is queued already."""
+    """launch: what has not ended, and what it waits for: what is queued already; retry: what has failed."""
     folder = args.output_dir
     try:
         launches.forget_unsubmitted(folder)
@@ -100,8 +100,9 @@ def _todo(args: Any, runs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]
         print(f"jobs of this sweep may be in Slurm's queue, which cannot be asked: {error}", file=sys.stderr)
         tasks = {}  # one that begins meanwhile meets the leases
     state = states(folder, runs)
-    wanted = ("failed",) if args.command == "retry" else ("waiting", "running")
-    open_ = [spec for spec in runs if state[spec.run_id()] in wanted]
+    if args.command == "retry":  # nobody takes what has failed, also not the task in the queue that it was of
+        return [spec for spec in runs if state[spec.run_id()] == "failed"], []
+    open_ = [spec for spec in runs if state[spec.run_id()] in ("waiting", "running")]
     queued = [run for spec in open_ if (run := spec.run_id()) in tasks and not tasks[run].is_ending()]
     if args.launcher == "slurm":  # a pool waits for another's runs and may do them; a job should not
         queued += [run for launch in launches.living(folder) for run in launch.runs]

@@ -165,6 +165,23 @@ def test_a_run_that_raises_fails_alone_and_is_retried_when_asked(cluster: Cluste
     assert sorted(starts(out).values()) == [1, 1, 2, 2]
 
 
+def test_a_failed_run_is_retried_while_its_task_goes_on_with_another(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    gate, plugin = Gate(tmp_path, cluster, "0"), tmp_path / "faulty.py"
+    plugin.write_text(FAULTY)
+    extra = ["--algorithms", "Faulty", "Gated", "--plugin", str(plugin), "--runs_per_task", "2"]
+    first = gate.start("launch", *extra)
+    gate.wait_at_gate(1)
+    assert states(gate.out) == ["failed", "running"]
+    plugin.write_text(FAULTY.split("    def")[0] + '    "Plain."\n')
+    assert "1 runs submitted" in gate.call("retry", *extra, "--no_wait")
+    wait_for(lambda: states(gate.out) == ["done", "running"])
+    gate.open()
+    assert first.communicate(timeout=300)[0] and first.returncode == 0
+    assert states(gate.out) == ["done"] * 2
+
+
 def test_scancel_and_kill_9_leave_the_other_runs_and_a_relaunch_takes_these_two(
     cluster: Cluster, tmp_path: Path, undisturbed: dict[str, list[Any]]
 ) -> None:
