@@ -62,6 +62,14 @@ def test_every_kind_by_its_content(kind: str, tmp_path: Path) -> None:
     assert _content(tmp_path / "out") == FILES
 
 
+def test_a_zip_with_the_separators_of_windows(tmp_path: Path) -> None:
+    """As older versions of .NET write it, folders included."""
+    names = {name.replace("/", "\\"): content for name, content in FILES.items()}
+    folders = {name.rpartition("\\")[0] + "\\": b"" for name in names}
+    unpack(_zip(tmp_path / "a.zip", folders | names), tmp_path / "out")
+    assert _content(tmp_path / "out") == FILES
+
+
 def test_permissions_of_an_archive_are_not_taken(tmp_path: Path) -> None:
     unpack(_tar(tmp_path / "a.tar", FILES), tmp_path / "out")
     assert not (tmp_path / "out/PACS/photo/dog/a.jpg").stat().st_mode & (stat.S_ISUID | stat.S_IWOTH)

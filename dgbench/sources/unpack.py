@@ -163,7 +163,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
     for info in archive.infolist():
         mode = info.external_attr >> 16
         plain = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
-        kind = "folder" if info.is_dir() else "file"
+        kind = "folder" if info.filename.endswith(("/", "\\")) else "file"
         yield _Member(
             info.filename,
             info.file_size,
