@@ -4,7 +4,6 @@ Every promise of the contract, the cost of an update relative to ERM's, and a sh
 embedded digits. Exit status 1 if a promise is broken or the run learns nothing.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from . import contract, flags, registry
+from . import contract, features, flags, registry
 from .bench.ratio import alternate
 from .contract import Broken, Method
 from .errors import exit_on_usage_error
@@ -74,15 +73,12 @@ def other_processes(told: str, method: Method) -> Seen:
 
 
 def trained(told: str, name: str) -> str:
-    """A digest of what the method of this name is after a few updates."""
+    """A hash of what the method of this name is after a few updates."""
     torch.set_num_threads(1)
     (method,) = (method for method in find(told) if method.__name__ == name)
     algorithm = contract.build(method)
     contract.train(algorithm, range(3))
-    digest = hashlib.sha256()
-    for value in algorithm.state_dict().values():
-        digest.update(value.double().numpy().tobytes())
-    return digest.hexdigest()
+    return features.weights_hash(algorithm)
 
 
 def cost(method: Method) -> Seen:
