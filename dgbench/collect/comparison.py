@@ -16,10 +16,14 @@ TRIALS = "n"
 VALIDATION = "Validation"
 
 
+def finished(runs: Iterable[Run]) -> list[Run]:
+    """The runs that are done, each once: a run of retrieval is there in both directions."""
+    return list({run.folder or run.name: run for run in runs if run.state == "done"}.values())
+
+
 def cost(runs: Iterable[Run]) -> tuple[float, float]:
     """(hours of training and evaluation summed, greatest peak memory in GiB) of the runs that are done."""
-    each = {run.folder or run.name: run for run in runs}.values()
-    done = [run.columns for run in each if run.state == "done"]
+    done = [run.columns for run in finished(runs)]
     seconds = [float(np.nansum(kept["seconds"])) for kept in done if not np.isnan(kept["seconds"]).all()]
     memory = [float(np.nanmax(kept["memory_gb"])) for kept in done if not np.isnan(kept["memory_gb"]).all()]
     return (sum(seconds) / 3600 if seconds else math.nan), max(memory, default=math.nan)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..collect import evidence
-from ..collect.comparison import cost
+from ..collect.comparison import cost, finished
 from ..collect.evidence import metric
 from ..collect.formats import Row, Table
 from ..collect.runs import Run
@@ -151,7 +151,7 @@ def _curve(
 def _cost(table: Table, rows: Sequence[tuple[int, Row]]) -> Figure | None:
     points = []
     for place, row in rows:
-        done = len({run.name for run in row.runs if run.state == "done"})  # retrieval has each twice
+        done = len(finished(row.runs))
         minutes = 60 * cost(row.runs)[0] / done if done else math.nan
         average = math.nan if row.average.mean is None else row.average.mean
         if not math.isnan(minutes + average):
