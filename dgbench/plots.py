@@ -69,16 +69,17 @@ def latent(run: Built, part: str, layer: str = "features", images: int = 2000, s
     chosen = run.split.evaluated[part].sample(images, seed)
     assert chosen.labels is not None
     maps = run.algorithm.featurizer.maps_and_head()[0] if layer == "maps" else None
-    found, right = [], []
+    found, right, classifies = [], [], run.spec.task != "retrieval"
     for x, y in run.loader.evaluation(chosen):
         with run.autocast():
             z = run.algorithm.features(x) if maps is None else maps(x).flatten(1)
-            right.append(run.algorithm(x).argmax(1) == y)  # of retrieval's embeddings, which means nothing
+            if classifies:
+                right.append(run.algorithm(x).argmax(1) == y)
         found.append(z.float())
-    z, is_right = (torch.cat(values).numpy(force=True) for values in (found, right))
+    z = torch.cat(found).numpy(force=True)
     if not np.isfinite(z).all():
         raise UsageError(f"features of {part} are not finite: the run diverged; train with a smaller lr")
-    return Latent(z, chosen.labels, None if run.spec.task == "retrieval" else is_right)
+    return Latent(z, chosen.labels, torch.cat(right).numpy(force=True) if classifies else None)
 
 
 def in_two_dimensions(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
