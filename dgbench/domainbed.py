@@ -136,8 +136,9 @@ class Adapted(ours.Algorithm):
         self._seed()
         given = _Given(self.method.__name__, {**FLAGS, **backbone, **hp, PROBLEM: problem})
         self.module = self.method(problem.input_shape, problem.num_classes, problem.num_domains, given)
-        self._made = {path for path, _ in kept.held(self.module)}
-        self._paths = [path for path, _ in kept.optimizers(self.module)]
+        made = dict(kept.held(self.module))
+        self._made = set(made)
+        self._paths = [path for path, part in made.items() if isinstance(part, torch.optim.Optimizer)]
         self._children = set(self.module._modules)
 
     def update(self, batch: ours.Batch) -> ours.Logs:
@@ -173,12 +174,16 @@ class Adapted(ours.Algorithm):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Those now in the attributes that the constructor filled; methods replace some while they run."""
-        found = dict(kept.optimizers(self.module))
+        found = dict(kept.held(self.module))
         return [found[path] for path in self._paths]
 
     @property
     def optims(self) -> list[torch.optim.Optimizer]:
         return self.optimizers()
+
+    @property
+    def _device(self) -> torch.device | None:
+        return next((p.device for p in self.module.parameters()), None)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Buffers that an update made, or gave another shape (GroupDRO's weights), are made room for."""
@@ -191,7 +196,7 @@ class Adapted(ours.Algorithm):
             old = part._buffers.get(name)
             if old is None or old.shape != value.shape:
                 part.__dict__.pop(name, None)
-                part.register_buffer(name, value.to(next(self.parameters()).device, copy=True))
+                part.register_buffer(name, torch.empty_like(value, device=self._device))
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def get_extra_state(self) -> Tensor:
@@ -205,9 +210,8 @@ class Adapted(ours.Algorithm):
         return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        device = next((p.device for p in self.module.parameters()), None)
         content = io.BytesIO(state.cpu().numpy().tobytes())
-        saved = torch.load(content, map_location=device, weights_only=True)
+        saved = torch.load(content, map_location=self._device, weights_only=True)
         for path, part, saves in self._stateful():
             values = saved.get(path, {})
             if saves:

@@ -12,13 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-LIBRARIES = ("torch", "torchvision", "timm", "dgbench")
+LIBRARIES = {"torch", "torchvision", "timm", "dgbench", *sys.stdlib_module_names}
 INSTALLED = {"site-packages", "dist-packages"}
-
-
-def optimizers(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """(path, optimizer) of every one that is held."""
-    return ((path, part) for path, part in held(module) if isinstance(part, torch.optim.Optimizer))
 
 
 def held(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
@@ -52,8 +47,7 @@ def of_user(value: Any) -> bool:
     """Whether its class is neither installed nor Python's nor ours."""
     module = type(value).__module__
     file: str = getattr(sys.modules.get(module), "__file__", None) or ""
-    libraries = {*LIBRARIES, *sys.stdlib_module_names}
-    return file != "" and module.split(".")[0] not in libraries and not INSTALLED & {*Path(file).parts}
+    return file != "" and module.split(".")[0] not in LIBRARIES and not INSTALLED & {*Path(file).parts}
 
 
 def plain_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
